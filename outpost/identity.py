@@ -1,0 +1,427 @@
+"""Neutral values and ports: what identity is, whatever protocol asks and wherever it lives.
+
+Knows neither LDAP nor RADIUS nor authentik's API.  Backends implement `Authority`, `Roster` and
+`Catalog`; the protocol rooms use them.  Everything here is immutable.
+"""
+
+from __future__ import annotations
+
+import enum
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, Protocol, final
+
+
+@final
+class Secret:
+    """Octets that never show: no repr, no str, constant-time equality only."""
+
+    __slots__ = ("_octets",)
+
+    def __init__(self, value: bytes | str) -> None:
+        self._octets = value.encode() if isinstance(value, str) else bytes(value)
+
+    def reveal(self) -> bytes:
+        """The octets themselves; the caller must not log, store or format them."""
+        return self._octets
+
+    def reveal_text(self) -> str:
+        """The octets as UTF-8 text. Raises UnicodeDecodeError without quoting them elsewhere."""
+        return self._octets.decode()
+
+    def __bool__(self) -> bool:
+        return bool(self._octets)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._octets, other._octets)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Secret is not pickled")
+
+
+# -- people ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group as the backend knows it."""
+
+    pk: str
+    """UUID text."""
+    num_pk: int
+    """The backend's number for the group; gidNumber = gid_start_number + num_pk."""
+    name: str
+    is_superuser: bool = False
+    parents: tuple[str, ...] = ()
+    """pks of the groups that this group is a member of."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user as the backend knows it."""
+
+    pk: int
+    username: str
+    name: str = ""
+    email: str = ""
+    uid: str = ""
+    """The backend's opaque identifier (64 hexadecimal digits on authentik)."""
+    uuid: str = ""
+    """UUID text; empty when the backend has none."""
+    is_active: bool = True
+    is_superuser: bool = False
+    type: str = "internal"
+    path: str = "users"
+    groups: tuple[str, ...] = ()
+    """pks of the groups the user is a direct member of."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    date_joined: datetime | None = None
+    last_updated: datetime | None = None
+    password_change_date: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """One complete, consistent copy of users and groups. Never partial: a failed fetch makes none."""
+
+    users: tuple[User, ...]
+    groups: tuple[Group, ...]
+    generation: int
+    """Grows whenever the content changed."""
+    taken_at: float
+    """Seconds since the epoch."""
+
+
+# -- what is served -------------------------------------------------------------------------------
+
+
+class Mode(enum.Enum):
+    """Where an answer may come from (bind_mode, search_mode)."""
+
+    DIRECT = "direct"
+    CACHED = "cached"
+
+
+@dataclass(frozen=True, slots=True)
+class LdapOptions:
+    """Per-provider extras that authentik has no field for (`[provider.<name>]` in the settings)."""
+
+    nested_groups: str = "direct"
+    """`direct` or `effective` memberOf and member."""
+    require_tls: bool = False
+    """Answer confidentialityRequired (13) before TLS."""
+    rdn_attribute: str = "cn"
+    """Attribute that names user entries."""
+    uid: str = "server"
+    """`server`: the backend's identifier; `username`: the login name."""
+    samba: bool = False
+    missing_base: str = "noSuchObject"
+    """`noSuchObject` (RFC 4511) or `empty` (the answer older outposts gave)."""
+    strict_bind_dn: bool = False
+    """Only the entry's own DN binds; otherwise `cn=name,<anything>,BASE` does too."""
+    bind_names: tuple[str, ...] = ()
+    """Further bind name forms accepted: `username`, `mail`, `upn`."""
+    active_directory: bool = False
+    """Serve objectGUID and objectSid."""
+
+
+@dataclass(frozen=True, slots=True)
+class RadiusOptions:
+    """Per-provider extras that authentik has no field for (`[provider.<name>]` in the settings)."""
+
+    message_authenticator: str = "auto"
+    """`auto` (checked when present, Proxy-State without it refused), `require` or `optional`."""
+    reject_delay_s: float = 1.0
+    challenge: bool = True
+    """Answer a missing code with Access-Challenge."""
+    code_suffix: bool = False
+    """Accept a trailing code without separator."""
+    strip_realm: bool = False
+    mac_addresses: tuple[str, ...] = ()
+    """Hardware addresses admitted by MAC authentication bypass."""
+    probe_user: str = ""
+    """A user name answered with Access-Reject at once, for health probes."""
+    status_server_requires_health: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LdapProvider:
+    """One LDAP provider, as the backend describes it."""
+
+    pk: int
+    name: str
+    base_dn: str
+    application_slug: str
+    bind_flow_slug: str = ""
+    unbind_flow_slug: str = ""
+    search_group: str | None = None
+    """pk of the group whose members may search (servers before 2024.8, embedded directory)."""
+    certificate: str | None = None
+    """Key of the certificate in `Served.certificates`."""
+    tls_server_name: str = ""
+    uid_start_number: int = 2000
+    gid_start_number: int = 4000
+    search_mode: Mode = Mode.CACHED
+    bind_mode: Mode = Mode.CACHED
+    mfa_support: bool = True
+    options: LdapOptions = LdapOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class RadiusProvider:
+    """One RADIUS provider, as the backend describes it."""
+
+    pk: int
+    name: str
+    application_slug: str
+    client_networks: tuple[IPv4Network | IPv6Network, ...]
+    shared_secret: Secret
+    auth_flow_slug: str = ""
+    certificate: str | None = None
+    mfa_support: bool = True
+    options: RadiusOptions = RadiusOptions()
+
+
+Provider = LdapProvider | RadiusProvider
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateKeyPair:
+    """A certificate chain and its private key, both PEM."""
+
+    name: str
+    certificate_chain: bytes
+    private_key: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the appliance serves at one moment."""
+
+    ldap: tuple[LdapProvider, ...] = ()
+    radius: tuple[RadiusProvider, ...] = ()
+    certificates: Mapping[str, CertificateKeyPair] = field(default_factory=dict)
+
+
+# -- decisions ------------------------------------------------------------------------------------
+
+
+class RejectReason(enum.StrEnum):
+    """Why a login was refused: log field and metric label, a closed set."""
+
+    INVALID_CREDENTIALS = "invalid_credentials"
+    """Unknown user, wrong password, inactive user: deliberately not told apart."""
+    ACCESS_DENIED = "access_denied"
+    """The credentials are right, the application's policies say no."""
+    FLOW_ERROR = "flow_error"
+    """The flow ended without a login, or asked for what this protocol cannot answer."""
+    CODE_REQUIRED = "code_required"
+    CODE_INVALID = "code_invalid"
+    EMPTY_PASSWORD = "empty_password"
+    THROTTLED = "throttled"
+    """Too many failures from this source or for this user."""
+    NO_PROVIDER = "no_provider"
+    EMPTY_BIND_DN = "empty_bind_dn"
+    INVALID_BIND_DN = "invalid_bind_dn"
+    ACCESS_CHECK_FAIL = "access_check_fail"
+    USER_INFO_FAIL = "user_info_fail"
+    USER_INFO_NOT_CACHED = "user_info_not_cached"
+    FILTER_PARSE_FAIL = "filter_parse_fail"
+    ATTRIBUTE_DECODE_FAILED = "attribute_decode_failed"
+    ATTRIBUTE_PARSE_FAILED = "attribute_parse_failed"
+    UNSUPPORTED_METHOD = "unsupported_method"
+    """An authentication method that needs a clear-text password on our side (CHAP, MS-CHAP)."""
+    CLIENT_CERTIFICATE = "client_certificate"
+
+
+class UnavailableReason(enum.StrEnum):
+    """Why no decision could be made: log field and metric label, a closed set."""
+
+    BACKEND_DOWN = "backend_down"
+    BACKEND_TIMEOUT = "backend_timeout"
+    BACKEND_ERROR = "backend_error"
+    BUSY = "busy"
+    """Shedding load; try again."""
+    NOT_READY = "not_ready"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who logged in and what he may do here."""
+
+    user_pk: int
+    username: str
+    can_search: bool
+    """May see the whole directory of this provider; otherwise only himself."""
+    session: str | None = None
+    """Handle of the backend's session, as named in `Revoked.session`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyAttributes:
+    """Attributes a network device is to receive, in order."""
+
+    named: tuple[tuple[str, str], ...] = ()
+    """Dictionary name and text value."""
+    packet: bytes = b""
+    """A complete packet rendered by the backend, whose attributes are to be copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The login is proven and the application's access check passed."""
+
+    identity: Identity
+    expires_at: float | None = None
+    """Seconds since the epoch at which the backend's session ends; None when it has no end."""
+    attributes: ReplyAttributes = ReplyAttributes()
+    used_code: bool = False
+    """A one-time code took part: never to be remembered as a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The backend said no."""
+
+    reason: RejectReason
+    detail: str = ""
+    """One sentence for the administrator's log; never sent to the peer, never a secret."""
+    attributes: ReplyAttributes = ReplyAttributes()
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """The backend wants one more answer."""
+
+    prompt: str
+    continuation: object
+    """Opaque to everybody but the backend that made it; resumed at most once."""
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """No decision was possible; never to be told as a refusal of the credentials."""
+
+    reason: UnavailableReason
+    detail: str = ""
+
+
+Decision = Accepted | Rejected | Challenge | Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a login came from."""
+
+    service: str
+    """`ldap` or `radius`."""
+    address: str
+    """Bare IP address of the client (for RADIUS: of the network device)."""
+    calling_station: str = ""
+    interactive: bool = False
+    """The peer can answer a Challenge."""
+
+
+# -- revocation -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """What was believed about these is to be forgotten at once; with all fields None: everything."""
+
+    user_pk: int | None = None
+    session: str | None = None
+    provider_pk: int | None = None
+    service: str | None = None
+    """With provider_pk: `ldap` or `radius`, whose primary keys overlap."""
+
+
+Publish = Callable[[Revoked], None]
+
+
+# -- ports ----------------------------------------------------------------------------------------
+
+
+class Authority(Protocol):
+    """Decides logins. Raises nothing but bugs across this port; a bug is never `Accepted`."""
+
+    async def authenticate(self, provider: Provider, username: str, secret: Secret, source: Source) -> Decision:
+        """The decision about one login; `secret` is as the client sent it, code included."""
+        ...
+
+    async def resume(self, provider: Provider, continuation: object, secret: Secret, source: Source) -> Decision:
+        """The decision after the answer to a `Challenge` of this authority."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a fresh look-up needs. A backend may return more, never less; all None means everything."""
+
+    users: bool = True
+    groups: bool = True
+    user_pk: int | None = None
+    """This user, and the groups he is a member of."""
+    username: str | None = None
+    email: str | None = None
+    group_name: str | None = None
+    """This group, and its members."""
+
+
+class Roster(Protocol):
+    """The people."""
+
+    def current(self, provider: LdapProvider) -> People | None:
+        """The last complete copy, or None before the first; never blocks."""
+        ...
+
+    async def fetch(self, provider: LdapProvider, wanted: Wanted) -> People:
+        """A fresh copy of at least `wanted`. Raises BackendError."""
+        ...
+
+    def subscribe(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` on the event loop after each change of `current`."""
+        ...
+
+
+class Catalog(Protocol):
+    """What is served."""
+
+    def served(self) -> Served:
+        """The providers and certificates of this moment; never blocks."""
+        ...
+
+    def subscribe(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` on the event loop after each change of `served`."""
+        ...
+
+
+class Backend(Authority, Roster, Catalog, Protocol):
+    """All of identity behind one object, with a life of its own."""
+
+    async def start(self) -> None:
+        """Begin work; returns without waiting for a remote server. Raises ConfigError."""
+        ...
+
+    async def refresh(self) -> None:
+        """Read everything again now (SIGHUP); keeps the old state and logs the reason if that fails."""
+        ...
+
+    async def stop(self) -> None:
+        """End sessions and tasks; idempotent."""
+        ...
+
+    def readiness(self) -> Mapping[str, str]:
+        """Per service (`ldap`, `radius`) an empty string when ready, else the reason why not."""
+        ...
