@@ -1,15 +1,15 @@
 """The error taxonomy: each class says whose fault it is and what to answer.
 
     OutpostError
-      ConfigError            the operator's fault: source, key, expectation    -> stderr, exit 2
-      ProtocolError          the peer's fault
-        DecodeError          bytes that are no encoding                        -> LDAP: Notice of Disconnection; RADIUS: silence
-        LimitExceeded        valid but too big, too deep or too many           -> LDAP: adminLimitExceeded or disconnect; RADIUS: silence
-        SequenceError        right bytes, wrong moment                         -> LDAP: protocolError or busy
-      OperationError         a request understood and refused                  -> LDAPResult
-      BackendError           a dependency's fault
-        BackendUnavailable                                                     -> LDAP: unavailable (52); RADIUS: silence
-        BackendTimeout                                                         -> the same
+      ConfigError           the operator's fault         stderr, exit 2
+      ProtocolError         the peer's fault
+        DecodeError         bytes that are no encoding   LDAP: Notice of Disconnection; RADIUS: silence
+        LimitExceeded       too big, deep or many        LDAP: adminLimitExceeded or disconnect; RADIUS: silence
+        SequenceError       right bytes, wrong moment    LDAP: protocolError or busy
+      OperationError        understood and refused       LDAPResult
+      BackendError          a dependency's fault
+        BackendUnavailable                               LDAP: unavailable (52); RADIUS: silence
+        BackendTimeout                                   the same
 
 Refused credentials are no error: they are `outpost.identity.Rejected` values.
 """

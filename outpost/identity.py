@@ -226,7 +226,7 @@ class RejectReason(enum.StrEnum):
     """The flow ended without a login, or asked for what this protocol cannot answer."""
     CODE_REQUIRED = "code_required"
     CODE_INVALID = "code_invalid"
-    EMPTY_PASSWORD = "empty_password"
+    EMPTY_PASSWORD = "empty_password"  # noqa: S105
     THROTTLED = "throttled"
     """Too many failures from this source or for this user."""
     NO_PROVIDER = "no_provider"
