@@ -1,0 +1,61 @@
+"""The sections that belong to nobody else: addresses, the log, the process. Cheap to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from outpost.config.values import Endpoint, Network
+from outpost.identity import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class ListenSettings:
+    """Where to listen; an empty list switches a listener off."""
+
+    ldap: tuple[Endpoint, ...] = (Endpoint("0.0.0.0", 3389),)  # noqa: S104  (a server is to be reached)
+    ldaps: tuple[Endpoint, ...] = (Endpoint("0.0.0.0", 6636),)  # noqa: S104
+    radius: tuple[Endpoint, ...] = (Endpoint("0.0.0.0", 1812),)  # noqa: S104
+    metrics: tuple[Endpoint, ...] = (Endpoint("0.0.0.0", 9300),)  # noqa: S104
+    trusted_proxy_cidrs: tuple[Network, ...] = ()
+    """Networks whose PROXY protocol header is believed (and demanded)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What is logged, and how."""
+
+    level: Literal["trace", "debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
+    """`auto`: text on a terminal, one JSON object per line otherwise."""
+    debug: bool = False
+    """Text whatever `format` says (AUTHENTIK_DEBUG)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSettings:
+    """The process itself."""
+
+    drain_s: float = 10.0
+    """How long a stop waits for what is in flight."""
+    core_dumps: bool = False
+    """Allow core dumps, which hold passwords in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthentikSettings:
+    """The authentik server."""
+
+    host: str = ""
+    """http(s)://HOST[:PORT][/PATH] or unix://SOCKET."""
+    token: Secret | None = None
+    """Token of the outpost, whose type decides what is served."""
+    token_ldap: Secret | None = None
+    """Token of an LDAP outpost, beside one of a RADIUS outpost."""
+    token_radius: Secret | None = None
+    insecure: bool = False
+    """Do not verify the server's certificate."""
+    page_size: int = 100
+    """Objects asked for per request."""
+    build_hash: str = ""
+    """Told to the server with every hello."""
