@@ -2,6 +2,8 @@
 
 from typing import Final, final
 
+from typing_extensions import disjoint_base
+
 __all__: Final = (
     "AbandonRequest",
     "BindRequest",
@@ -14,6 +16,7 @@ __all__: Final = (
     "Request",
     "SearchRequest",
     "UnbindRequest",
+    "check_filter",
     "decode_message",
     "encode_bind_result",
     "encode_extended_result",
@@ -25,11 +28,15 @@ __all__: Final = (
 
 @final
 class Limits:
-    """Named limits of the decoder; octets or counts."""
+    """Named limits of the decoder; octets or counts. Raises ValueError for limits nothing could pass.
+
+    message: octets of a whole LDAPMessage, header included.  controls: per message.
+    filter_depth: a lone item has depth 1; at most 512.  filter_terms: and, or, not and items together.
+    substrings: pieces of one substring filter.  attributes: of one attribute selection.
+    """
 
     def __init__(
         self,
-        *,
         message: int = 262_144,
         controls: int = 32,
         filter_depth: int = 64,
@@ -52,7 +59,7 @@ class Limits:
 
 @final
 class Control:
-    """One request control (RFC 4511 4.1.11)."""
+    """One request control (RFC 4511 4.1.11); the repr shows the size of the value, not the value."""
 
     @property
     def oid(self) -> bytes: ...
@@ -61,6 +68,7 @@ class Control:
     @property
     def value(self) -> bytes | None: ...
 
+@disjoint_base
 class Request:
     """What every decoded request carries. `op` is the application tag octet, 0x60 for a BindRequest."""
 
@@ -70,11 +78,29 @@ class Request:
     def op(self) -> int: ...
     @property
     def controls(self) -> tuple[Control, ...]: ...
+    def result(
+        self,
+        result_code: int,
+        matched_dn: bytes = b"",
+        diagnostic: bytes = b"",
+        controls: tuple[tuple[bytes, bool, bytes | None], ...] = (),
+    ) -> bytes:
+        """The encoded final response to this request, with its messageID and the matching tag.
+
+        Raises ValueError for what is never answered: unbind, abandon and unknown operations.
+        """
 
 @final
 class BindRequest(Request):
-    """RFC 4511 4.2. `mechanism` is None for simple authentication; the repr shows no credentials."""
+    """RFC 4511 4.2. `mechanism` is None for simple authentication; the repr shows no credentials.
 
+    `version` is 1..127. An authentication choice that is neither simple nor SASL has `mechanism` b"" and no
+    credentials, which no server supports: authMethodNotSupported (7).
+    """
+
+    @property
+    def authentication(self) -> int:
+        """Tag octet of the choice: 0x80 simple, 0xA3 SASL, anything else unknown."""
     @property
     def version(self) -> int: ...
     @property
@@ -138,7 +164,11 @@ class ExtendedRequest(Request):
 
 @final
 class OtherRequest(Request):
-    """A well-framed operation that is not decoded further: add, delete, modify, modifyDN."""
+    """A well-framed operation that is not decoded further.
+
+    `op` 0x66 modify, 0x68 add, 0x4A delete, 0x6C modifyDN; every other value is no request at all and is
+    answered with Notice of Disconnection, protocolError (RFC 4511 4.1.1).
+    """
 
 @final
 class Inbox:
@@ -146,14 +176,27 @@ class Inbox:
 
     Hand `buffer()` to the transport, tell `received(count)`, then take requests with `next()` until it
     returns None.  `feed(data)` is the same for octets that are already `bytes`.
+
+    It grows with what was received, never with what a header announces, and shrinks when it is idle.
+    Octets of binds and extended operations are wiped as soon as they are decoded.
     """
 
-    def __init__(self, limits: Limits) -> None: ...
-    limits: Limits
-    """May be replaced between messages (small before bind, larger after)."""
-    def buffer(self, size_hint: int) -> memoryview: ...
-    def received(self, count: int) -> None: ...
-    def feed(self, data: bytes) -> None: ...
+    def __new__(cls, limits: Limits) -> Inbox: ...
+    @property
+    def limits(self) -> Limits:
+        """May be replaced between messages (small before bind, larger after)."""
+    @limits.setter
+    def limits(self, limits: Limits) -> None: ...
+    def buffer(self, size_hint: int = -1) -> memoryview:
+        """Room for at least 1024 further octets; valid until the next call of `buffer` or `feed`.
+
+        size_hint: not needed, as asyncio's BufferedProtocol passes it. A view kept for longer is harmless
+        but deaf. Raises LimitExceeded when more than the message limit and 64 KiB lie unread.
+        """
+    def received(self, count: int) -> None:
+        """`count` octets were written at the start of the last `buffer()`."""
+    def feed(self, data: bytes) -> None:
+        """Append octets."""
     def next(self) -> Request | None:
         """The next complete request, or None if more octets are needed.
 
@@ -165,7 +208,13 @@ class Inbox:
         """Drop everything received and not yet consumed; returns how many octets that were."""
 
 def frame_size(data: bytes, limit: int) -> int:
-    """Octets in the first LDAPMessage, or 0 when its header is still incomplete (RFC 4511 5.1)."""
+    """Octets in the first LDAPMessage, or 0 when its header is still incomplete (RFC 4511 5.1).
+
+    Judges from the 2 to 6 octets of the header: raises DecodeError or, over `limit` octets, LimitExceeded.
+    """
+
+def check_filter(data: bytes, limits: Limits) -> None:
+    """Raises DecodeError or LimitExceeded unless `data` is exactly one well-formed Filter (RFC 4511 4.5.1.7)."""
 
 def decode_message(data: bytes, limits: Limits) -> Request:
     """The one request that `data` is, with nothing left over. Raises DecodeError or LimitExceeded."""
