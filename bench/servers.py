@@ -1,0 +1,235 @@
+"""Start and stop the servers under load, each pinned to one processor, on loopback only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import population
+
+SERVER_CPU, CLIENT_CPU = 0, 1
+START_S = 60.0
+
+SLAPD_SCHEMA = """\
+attributetype ( 1.2.840.113556.1.4.221 NAME 'sAMAccountName' EQUALITY caseIgnoreMatch
+  SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
+objectclass ( 1.3.6.1.4.1.99999.2.1 NAME 'user' SUP top AUXILIARY MAY ( sAMAccountName ) )
+"""
+
+SLAPD_CONF = """\
+include /etc/ldap/schema/core.schema
+include /etc/ldap/schema/cosine.schema
+include /etc/ldap/schema/nis.schema
+include /etc/ldap/schema/inetorgperson.schema
+include {work}/ak.schema
+pidfile {work}/slapd.pid
+modulepath /usr/lib/ldap
+moduleload back_mdb
+moduleload memberof
+sizelimit unlimited
+threads 2
+loglevel none
+{tls}
+database mdb
+suffix "{base}"
+directory {work}/db
+maxsize 1073741824
+index objectClass,cn,uid,mail,uidNumber,memberOf,member eq
+overlay memberof
+access to attrs=userPassword by anonymous auth by * none
+access to * by dn.exact="cn=ldapservice,ou=users,{base}" read by self read by anonymous auth by * none
+"""
+
+RADIUSD_CONF = """\
+prefix = /usr
+name = freeradius
+confdir = {work}
+raddbdir = {work}
+logdir = {work}/log
+run_dir = {work}
+libdir = /usr/lib/freeradius
+pidfile = {work}/pid
+max_requests = 65536
+security {{
+  allow_vulnerable_openssl = yes
+  reject_delay = 0
+  status_server = yes
+}}
+log {{
+  destination = files
+  file = {work}/log/radius.log
+  auth = yes
+}}
+client lab {{
+  ipaddr = 127.0.0.0/8
+  secret = {secret}
+}}
+thread pool {{
+  start_servers = 1
+  max_servers = 1
+}}
+modules {{
+  pap {{
+  }}
+  files {{
+    usersfile = {work}/users
+  }}
+}}
+server default {{
+  listen {{
+    type = auth
+    ipaddr = 127.0.0.1
+    port = {port}
+  }}
+  authorize {{
+    files
+    pap
+  }}
+  authenticate {{
+    Auth-Type PAP {{
+      pap
+    }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: its process and ports (0 where it has none)."""
+
+    name: str
+    pid: int
+    ldap: int = 0
+    ldaps: int = 0
+    radius: int = 0
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """A port nobody listens on at this moment."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"nobody listens on {port}")
+
+
+def _pinned(command: list[str]) -> list[str]:
+    return ["taskset", "-c", str(SERVER_CPU), *command]
+
+
+@contextlib.contextmanager
+def _running(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as out:
+        process = subprocess.Popen(_pinned(command), stdout=out, stderr=out, env={**os.environ, **environment})
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def outpost(work: Path, users: int, groups: int) -> Iterator[Server]:
+    """The appliance on its embedded directory, default settings, logging each request to a file."""
+    directory = work / "directory.yaml"
+    directory.write_text("".join(population.blueprint(users, groups)))
+    ldap, ldaps, metrics = free_port(), free_port(), free_port()
+    radius = free_port(socket.SOCK_DGRAM)
+    environment = {
+        "AUTHENTIK_LISTEN__LDAP": f"127.0.0.1:{ldap}",
+        "AUTHENTIK_LISTEN__LDAPS": f"127.0.0.1:{ldaps}",
+        "AUTHENTIK_LISTEN__RADIUS": f"127.0.0.1:{radius}",
+        "AUTHENTIK_LISTEN__METRICS": f"127.0.0.1:{metrics}",
+    }
+    command = [sys.executable, "-m", "outpost", "run", "--directory", str(directory)]
+    with _running(command, work / "outpost.log", **environment) as process:
+        _wait_for(ldap, process)
+        _wait_until_ready(metrics)
+        yield Server("outpost", process.pid, ldap, ldaps, radius)
+
+
+def _wait_until_ready(port: int) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as s:
+            s.sendall(b"GET /-/ready HTTP/1.0\r\n\r\n")
+            if s.recv(64).split(b" ")[1:2] == [b"200"]:
+                return
+        time.sleep(0.1)
+    raise RuntimeError("outpost did not become ready")
+
+
+@contextlib.contextmanager
+def slapd(work: Path, users: int, groups: int) -> Iterator[Server]:
+    """OpenLDAP's slapd on the same data, two threads (its least), not logging."""
+    program = shutil.which("slapd", path="/usr/sbin:/usr/bin") or ""
+    (work / "db").mkdir()
+    (work / "ak.schema").write_text(SLAPD_SCHEMA)
+    subprocess.run(
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost "
+        f"-keyout {work}/key.pem -out {work}/cert.pem",
+        shell=True,
+        check=True,
+        capture_output=True,
+    )
+    tls = f"TLSCertificateFile {work}/cert.pem\nTLSCertificateKeyFile {work}/key.pem"
+    conf = work / "slapd.conf"
+    conf.write_text(SLAPD_CONF.format(work=work, base=population.BASE_DN, tls=tls))
+    text = work / "data.ldif"
+    text.write_text("".join(population.ldif(users, groups)))
+    added = subprocess.run(
+        ["/usr/sbin/slapadd", "-q", "-f", str(conf), "-l", str(text)], check=False, capture_output=True, text=True
+    )
+    if added.returncode:
+        raise RuntimeError(f"slapadd: {added.stderr[-500:]}")
+    ldap, ldaps = free_port(), free_port()
+    urls = f"ldap://127.0.0.1:{ldap} ldaps://127.0.0.1:{ldaps}"
+    with _running([program, "-f", str(conf), "-h", urls, "-d", "0"], work / "slapd.out") as process:
+        _wait_for(ldap, process)
+        yield Server("slapd", process.pid, ldap, ldaps)
+
+
+@contextlib.contextmanager
+def freeradius(work: Path, users: int, groups: int) -> Iterator[Server]:
+    """FreeRADIUS on the same users, one thread, logging each login to a file."""
+    del groups
+    (work / "log").mkdir()
+    port = free_port(socket.SOCK_DGRAM)
+    (work / "radiusd.conf").write_text(RADIUSD_CONF.format(work=work, secret=population.SECRET, port=port))
+    (work / "users").write_text("".join(population.radius_users(users)))
+    with _running(["freeradius", "-f", "-d", str(work), "-n", "radiusd"], work / "radiusd.out") as process:
+        time.sleep(2)
+        if process.poll() is not None:
+            raise RuntimeError((work / "radiusd.out").read_text())
+        yield Server("freeradius", process.pid, radius=port)
+
+
+PEERS = {"slapd": slapd, "freeradius": freeradius}
+
+
+def present(peer: str) -> bool:
+    """Whether the peer's program is installed."""
+    return shutil.which(peer, path="/usr/sbin:/usr/bin:/sbin") is not None
