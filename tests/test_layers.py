@@ -12,9 +12,18 @@ LADDER: list[set[str]] = [
     {"errors"},
     {"identity", "passcode"},
     {"_fastber", "_fastradius", "ldap.dn", "ldap.filter", "ldap.schema", "ldap.oids", "radius.dictionary"},
-    {"ldap._snapshot", "ldap.codec", "ldap.entries", "ldap.results", "ldap.observer", "radius.packet", "radius.crypto"},
-    {"ldap.connection", "radius.exchange", "radius.eap", "credentials.cache", "credentials.limiter"},
-    {"ldap.service", "ldap.operations", "ldap.providers", "ldap.rootdse", "radius.service"},
+    {"ldap._snapshot", "ldap.codec", "ldap.entries", "ldap.results", "ldap.observer", "radius.packet", "radius.crypto"}
+    | {"radius.observer", "radius.clients", "radius.attributes"},
+    {
+        "ldap.connection",
+        "radius.exchange",
+        "radius.conversations",
+        "radius.eap",
+        "credentials.cache",
+        "credentials.limiter",
+    },
+    {"ldap.service", "ldap.operations", "ldap.providers", "ldap.rootdse", "radius.service"}
+    | {"radius.bypass", "radius.describe"},
     {"credentials.gate", "ldap.server", "ldap.directories", "ldap.tls", "radius.server", "backends", "observe"},
     {"config"},
     {"app"},
