@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,8 +99,12 @@ class Layers:
 
     def section(self, name: str, cls: type[T]) -> T:
         """An instance of the dataclass `cls` filled from keys `name.*`. Raises ConfigError."""
+        return make(name, cls, **self.values(name, cls))
+
+    def values(self, name: str, cls: type[Any]) -> dict[str, Any]:
+        """Keyword arguments for `cls` from keys `name.*`. Raises ConfigError."""
         given = {setting.key: found for setting in schema(cls) if (found := self.given.get(f"{name}.{setting.key}"))}
-        return cls(**self.fill(cls, given))
+        return self.fill(cls, given)
 
     def fill(self, cls: type[Any], given: Mapping[str, Given]) -> dict[str, Any]:
         """Keyword arguments for `cls` from the keys that were given. Raises ConfigError."""
@@ -120,6 +123,14 @@ class Layers:
             raise given.wrong(str(error)) from None
 
 
+def make(name: str, cls: Callable[..., T], **values: Any) -> T:
+    """`cls(**values)`, what it refuses being the operator's fault. Raises ConfigError."""
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ConfigError(str(error), source=f"[{name}]") from None
+
+
 def read(path: Path | None, environ: Mapping[str, str], options: Sequence[tuple[str, str]] = ()) -> Layers:
     """Everything that was given. `options` are (dotted key, text) of the command line.
 
@@ -135,9 +146,8 @@ def read(path: Path | None, environ: Mapping[str, str], options: Sequence[tuple[
     return layers
 
 
-def refuse_unknown(layers: Layers, sections: Mapping[str, type[Any]], top: Sequence[str]) -> None:
-    """Raise ConfigError for a key that is not in `top` and in no section, naming the nearest that is."""
-    known = [*top, *(f"{name}.{s.key}" for name, cls in sections.items() for s in schema(cls))]
+def refuse_unknown(layers: Layers, known: Sequence[str]) -> None:
+    """Raise ConfigError for a key that is not `known`, naming the nearest that is."""
     for key, given in layers.given.items():
         if key not in known:
             raise given.wrong(unknown(key, known, variable if given.source.startswith(PREFIX) else str))
@@ -157,15 +167,19 @@ def variable(key: str) -> str:
 
 
 def schema(cls: type[Any]) -> Iterator[Setting]:
-    """The settings that a dataclass stands for, in its order."""
+    """The settings that a dataclass stands for, in its order.
+
+    Fields without a default, mappings and nested dataclasses are no settings: whoever composes gives them.
+    """
     hints = typing.get_type_hints(cls)
     for entry in dataclasses.fields(cls):
-        if entry.metadata.get("setting", True) is False:
-            continue
         kind = hints[entry.name]
-        default = entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
+        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if required or typing.get_origin(kind) is Mapping or dataclasses.is_dataclass(kind):
+            continue
+        default = entry.default_factory() if callable(entry.default_factory) else entry.default
         key = entry.name.removesuffix("_s") if _plain(kind) is float else entry.name
-        choices = entry.metadata.get("choices") or CHOICES.get(entry.name)
+        choices = CHOICES.get(entry.name)
         reader, show = _reader(entry.name, kind)
         yield Setting(entry.name, key, kind, default, _choosing(reader, choices) if choices else reader, show)
 
@@ -236,6 +250,8 @@ def _choosing(read: Callable[[object], Any], choices: Sequence[Any]) -> Callable
 
 
 def _read_file(path: Path, layers: Layers) -> None:
+    import tomllib  # noqa: PLC0415  (without a file nobody pays for it)
+
     name = str(path)
     try:
         content = path.read_text(encoding="utf-8")

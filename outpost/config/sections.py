@@ -43,8 +43,8 @@ class ProcessSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class AuthentikSettings:
-    """The authentik server."""
+class ServerSettings:
+    """The authentik server and how to prove oneself to it."""
 
     host: str = ""
     """http(s)://HOST[:PORT][/PATH] or unix://SOCKET."""
@@ -53,6 +53,7 @@ class AuthentikSettings:
     token_ldap: Secret | None = None
     """Token of an LDAP outpost, beside one of a RADIUS outpost."""
     token_radius: Secret | None = None
+    """Token of a RADIUS outpost, beside one of an LDAP outpost."""
     insecure: bool = False
     """Do not verify the server's certificate."""
     page_size: int = 100

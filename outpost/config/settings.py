@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from outpost.config.layers import (
     Given,
@@ -20,16 +20,19 @@ from outpost.config.layers import (
     schema,
     unknown,
 )
-from outpost.config.sections import AuthentikSettings, ListenSettings, LogSettings, ProcessSettings
+from outpost.config.sections import ListenSettings, LogSettings, ProcessSettings, ServerSettings
 from outpost.errors import ConfigError
 from outpost.identity import LdapOptions, RadiusOptions
 
-SECTIONS: Final[Mapping[str, type[Any]]] = {
-    "authentik": AuthentikSettings,
-    "listen": ListenSettings,
-    "log": LogSettings,
-    "process": ProcessSettings,
+T = TypeVar("T")
+
+SECTIONS: Final[Mapping[str, tuple[type[Any], ...]]] = {
+    "authentik": (ServerSettings,),
+    "listen": (ListenSettings,),
+    "log": (LogSettings,),
+    "process": (ProcessSettings,),
 }
+"""The dataclasses that each section fills."""
 OPTIONS: Final[Mapping[str, type[Any]]] = {"ldap": LdapOptions, "radius": RadiusOptions}
 TOP: Final = ("directory",)
 
@@ -52,18 +55,21 @@ class ProviderExtras:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything there is to set. Exactly one of `directory` and `authentik.host` is."""
+    """Everything there is to set. Exactly one of `directory` and the host of `ServerSettings` is."""
 
     directory: Path | None
-    authentik: AuthentikSettings
-    listen: ListenSettings
-    log: LogSettings
-    process: ProcessSettings
+    parts: Mapping[type[Any], Any]
+    """The filled dataclasses of all sections."""
     providers: Mapping[str, ProviderExtras]
     notes: tuple[str, ...]
     """Remarks for the log at debug level."""
     places: Mapping[str, str]
     """Where each key that is not at its default was set."""
+
+    def part(self, cls: type[T]) -> T:
+        """The filled dataclass `cls`."""
+        found: T = self.parts[cls]
+        return found
 
     def extras(self, name: str) -> ProviderExtras:
         """The extras of a provider; empty ones when its name has no table."""
@@ -74,25 +80,33 @@ class Settings:
         yield "version = 1"
         if self.directory is not None:
             yield _line("directory", str(self.directory), self.places.get("directory"))
-        for name, cls in SECTIONS.items():
+        for name, classes in SECTIONS.items():
             if name == "authentik" and self.directory is not None:
                 continue
             yield ""
             yield f"[{name}]"
-            values = getattr(self, name)
-            for setting in schema(cls):
-                shown = setting.show(getattr(values, setting.name))
-                yield _line(setting.key, shown, self.places.get(f"{name}.{setting.key}"), setting.kind)
+            for cls in classes:
+                yield from self._keys(name, cls, vars_of(self.parts[cls]))
         for name, extras in self.providers.items():
             yield ""
             yield f"[provider.{_toml(name)}]"
-            done = set()
-            for kind, values in (("ldap", extras.ldap), ("radius", extras.radius)):
-                for setting in schema(OPTIONS[kind]):
-                    if setting.name in values and setting.key not in done:
-                        done.add(setting.key)
-                        shown = setting.show(values[setting.name])
-                        yield _line(setting.key, shown, self.places.get(f"provider.{name}.{setting.key}"), setting.kind)
+            # A key that both kinds of provider know is shown once.
+            yield from dict.fromkeys(
+                line
+                for kind, values in (("ldap", extras.ldap), ("radius", extras.radius))
+                for line in self._keys(f"provider.{name}", OPTIONS[kind], values)
+            )
+
+    def _keys(self, section: str, cls: type[Any], values: Mapping[str, Any]) -> Iterator[str]:
+        for setting in schema(cls):
+            if setting.name in values:
+                place = self.places.get(f"{section}.{setting.key}")
+                yield _line(setting.key, setting.show(values[setting.name]), place, setting.kind)
+
+
+def vars_of(part: Any) -> dict[str, Any]:
+    """The fields of a dataclass instance, not copied."""
+    return {entry.name: getattr(part, entry.name) for entry in dataclasses.fields(part)}
 
 
 NO_EXTRAS: Final = ProviderExtras()
@@ -108,16 +122,17 @@ def gather(config: Path | None, environ: Mapping[str, str], options: Sequence[tu
 def load(config: Path | None, environ: Mapping[str, str], options: Sequence[tuple[str, str]] = ()) -> Settings:
     """The settings, complete and consistent. Raises ConfigError at the first problem."""
     layers = gather(config, environ, options)
-    refuse_unknown(layers, SECTIONS, TOP)
+    known = [f"{name}.{s.key}" for name, classes in SECTIONS.items() for cls in classes for s in schema(cls)]
+    refuse_unknown(layers, [*TOP, *known])
     given = layers.given
-    sections: dict[str, Any] = {name: layers.section(name, cls) for name, cls in SECTIONS.items()}
+    parts = {cls: layers.section(name, cls) for name, classes in SECTIONS.items() for cls in classes}
     providers = {name: _extras(table, layers) for name, table in layers.tables.items()}
     directory = _directory(given)
-    _check_source(directory, sections["authentik"], given)
+    _check_source(directory, parts[ServerSettings], given)
     places = {key: found.place() for key, found in given.items()}
     for table in layers.tables.values():
         places |= {found.key: found.place() for found in table.values()}
-    return Settings(directory=directory, providers=providers, notes=tuple(layers.notes), places=places, **sections)
+    return Settings(directory=directory, parts=parts, providers=providers, notes=tuple(layers.notes), places=places)
 
 
 def _directory(given: Mapping[str, Given]) -> Path | None:
@@ -129,31 +144,31 @@ def _directory(given: Mapping[str, Given]) -> Path | None:
     return Path(found.value).expanduser()
 
 
-def _check_source(directory: Path | None, authentik: AuthentikSettings, given: Mapping[str, Given]) -> None:
+def _check_source(directory: Path | None, server: ServerSettings, given: Mapping[str, Given]) -> None:
     """Exactly one of a server and a directory, and whatever the server needs."""
     if directory is not None:
-        if authentik.host:
+        if server.host:
             raise given["authentik.host"].wrong(
                 f"both a server (here) and a directory ({given['directory'].place()}) are set; choose one"
             )
         return
-    if not authentik.host:
+    if not server.host:
         raise ConfigError(
             "neither a server nor a directory is set; set AUTHENTIK_HOST and AUTHENTIK_TOKEN for an authentik server, "
             "or OUTPOST_DIRECTORY (--directory FILE) for a directory file"
         )
     host = given["authentik.host"]
-    url = urllib.parse.urlsplit(authentik.host)
+    url = urllib.parse.urlsplit(server.host)
     if url.scheme not in {"http", "https", "unix"} or not (url.path if url.scheme == "unix" else url.hostname):
         raise host.wrong("expected a URL like https://authentik.example.org (or unix:///path/to/socket)")
     if url.username is not None or url.password is not None or url.query or url.fragment:
         raise host.wrong("expected a URL without user, query or fragment")
-    if not (authentik.token or authentik.token_ldap or authentik.token_radius):
+    if not (server.token or server.token_ldap or server.token_radius):
         raise host.wrong(
             "a server needs a token; set AUTHENTIK_TOKEN (or AUTHENTIK_TOKEN_LDAP and AUTHENTIK_TOKEN_RADIUS)"
         )
-    if authentik.token and (authentik.token_ldap or authentik.token_radius):
-        other = "authentik.token_ldap" if authentik.token_ldap else "authentik.token_radius"
+    if server.token and (server.token_ldap or server.token_radius):
+        other = "authentik.token_ldap" if server.token_ldap else "authentik.token_radius"
         raise given["authentik.token"].wrong(
             f"set either this or {given[other].place()}; one token per type, or one whose type decides"
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from outpost.config import settings
+from outpost.config.sections import ListenSettings, LogSettings, ProcessSettings, ServerSettings
 from outpost.config.settings import Settings
 from outpost.config.values import Endpoint
 from outpost.errors import ConfigError
@@ -34,19 +35,19 @@ def refusal(tmp_path: Path, *args: object) -> str:
 
 def test_each_layer_overrides_the_ones_before(tmp_path) -> None:
     toml = 'version = 1\n[log]\nlevel = "error"\n'
-    assert load(tmp_path).log.level == "info"
-    assert load(tmp_path, toml).log.level == "error"
+    assert load(tmp_path).part(LogSettings).level == "info"
+    assert load(tmp_path, toml).part(LogSettings).level == "error"
     environ = DIRECTORY | {"AUTHENTIK_LOG_LEVEL": "warning"}
-    assert load(tmp_path, toml, environ).log.level == "warning"
+    assert load(tmp_path, toml, environ).part(LogSettings).level == "warning"
     environ["OUTPOST_LOG__LEVEL"] = "debug"
-    assert load(tmp_path, toml, environ).log.level == "debug"
-    assert load(tmp_path, toml, environ, ("log.level", "trace")).log.level == "trace"
+    assert load(tmp_path, toml, environ).part(LogSettings).level == "debug"
+    assert load(tmp_path, toml, environ, ("log.level", "trace")).part(LogSettings).level == "trace"
 
 
 def test_the_file_may_be_named_by_the_environment(tmp_path) -> None:
     path = tmp_path / "x.toml"
     path.write_text("version = 1\n[process]\ndrain = 3\n")
-    assert settings.load(None, DIRECTORY | {"OUTPOST_CONFIG": str(path)}).process.drain_s == 3.0
+    assert settings.load(None, DIRECTORY | {"OUTPOST_CONFIG": str(path)}).part(ProcessSettings).drain_s == 3.0
 
 
 def test_names_of_authentik_are_taken_as_they_are(tmp_path) -> None:
@@ -63,17 +64,17 @@ def test_names_of_authentik_are_taken_as_they_are(tmp_path) -> None:
         "GIT_BUILD_HASH": "abc123",
     }
     found = load(tmp_path, None, environ)
-    assert found.authentik.host == "https://id.example.org"
-    assert found.authentik.token == Secret(CANARY)
-    assert found.authentik.insecure is True
-    assert found.authentik.page_size == 250
-    assert found.authentik.build_hash == "abc123"
-    assert found.log.debug is True
-    assert found.listen.ldap == (Endpoint("127.0.0.1", 1), Endpoint("::1", 2))
-    assert found.listen.ldaps == ()
-    assert found.listen.radius == (Endpoint("", 1812),)
-    assert found.listen.metrics == (Endpoint("::", 9300),)
-    assert [str(n) for n in found.listen.trusted_proxy_cidrs] == ["10.0.0.0/8", "fd00::/8"]
+    assert found.part(ServerSettings).host == "https://id.example.org"
+    assert found.part(ServerSettings).token == Secret(CANARY)
+    assert found.part(ServerSettings).insecure is True
+    assert found.part(ServerSettings).page_size == 250
+    assert found.part(ServerSettings).build_hash == "abc123"
+    assert found.part(LogSettings).debug is True
+    assert found.part(ListenSettings).ldap == (Endpoint("127.0.0.1", 1), Endpoint("::1", 2))
+    assert found.part(ListenSettings).ldaps == ()
+    assert found.part(ListenSettings).radius == (Endpoint("", 1812),)
+    assert found.part(ListenSettings).metrics == (Endpoint("::", 9300),)
+    assert [str(n) for n in found.part(ListenSettings).trusted_proxy_cidrs] == ["10.0.0.0/8", "fd00::/8"]
     assert found.directory is None
 
 
@@ -100,12 +101,12 @@ def test_what_kubernetes_injects_for_a_service_called_outpost_is_not_ours(tmp_pa
 def test_secrets_may_come_from_files_and_variables(tmp_path) -> None:
     (tmp_path / "token").write_text(f"{CANARY}\n")
     by_name = {"AUTHENTIK_HOST": "https://x", "OUTPOST_AUTHENTIK__TOKEN_FILE": str(tmp_path / "token")}
-    assert load(tmp_path, None, by_name).authentik.token == Secret(CANARY)
+    assert load(tmp_path, None, by_name).part(ServerSettings).token == Secret(CANARY)
     by_scheme = {"AUTHENTIK_HOST": "env://H", "H": "https://x", "AUTHENTIK_TOKEN": f"file://{tmp_path}/token"}
-    assert load(tmp_path, None, by_scheme).authentik.token == Secret(CANARY)
+    assert load(tmp_path, None, by_scheme).part(ServerSettings).token == Secret(CANARY)
     toml = 'version = 1\n[authentik]\nhost = "https://x"\ntoken = "env://T?none"\n'
-    assert load(tmp_path, toml, {"T": CANARY}).authentik.token == Secret(CANARY)
-    assert load(tmp_path, toml, {}).authentik.token == Secret("none")
+    assert load(tmp_path, toml, {"T": CANARY}).part(ServerSettings).token == Secret(CANARY)
+    assert load(tmp_path, toml, {}).part(ServerSettings).token == Secret("none")
 
 
 def test_the_directory_in_a_file_is_relative_to_the_file(tmp_path) -> None:
@@ -223,7 +224,7 @@ def test_a_wrong_option_is_refused_with_the_option(tmp_path) -> None:
 
 def test_sub_paths_and_sockets_are_hosts_too(tmp_path) -> None:
     for host in ("https://x/auth/", "http://10.0.0.1:9000", "unix:///run/authentik.sock"):
-        assert load(tmp_path, None, SERVER | {"AUTHENTIK_HOST": host}).authentik.host == host
+        assert load(tmp_path, None, SERVER | {"AUTHENTIK_HOST": host}).part(ServerSettings).host == host
 
 
 def test_the_effective_settings_read_back_and_hide_secrets(tmp_path) -> None:
@@ -245,8 +246,8 @@ reject_delay = "2s"
     assert 'ldaps = ""  # OUTPOST_LISTEN__LDAPS' in lines
     assert 'ldap = "0.0.0.0:3389"' in lines
     again = load(tmp_path, "\n".join(lines), {})
-    assert again.listen == found.listen
-    assert again.log == found.log
+    assert again.part(ListenSettings) == found.part(ListenSettings)
+    assert again.part(LogSettings) == found.part(LogSettings)
     assert again.providers == found.providers
 
 
@@ -258,7 +259,7 @@ def test_no_error_quotes_a_secret(tmp_path) -> None:
 
 
 def test_every_section_can_be_read_shown_and_read_again() -> None:
-    for cls in (*settings.SECTIONS.values(), *settings.OPTIONS.values()):
+    for cls in (*(c for classes in settings.SECTIONS.values() for c in classes), *settings.OPTIONS.values()):
         for setting in settings.schema(cls):
             shown = setting.show(setting.default)
             if shown != "***":

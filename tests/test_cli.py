@@ -1,0 +1,178 @@
+"""The commands: what they print, where errors go, and the exit status."""
+
+import io
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from outpost import cli
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    try:
+        status = cli.main(argv)
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AUTHENTIK_HOST", "AUTHENTIK_TOKEN", "OUTPOST_DIRECTORY", "OUTPOST_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_version(capsys) -> None:
+    status, out, _ = run(capsys, "version")
+    assert status == 0
+    assert out.startswith("outpost ")
+
+
+def test_help_names_every_command_and_both_sources(capsys) -> None:
+    status, out, _ = run(capsys, "--help")
+    assert status == 0
+    for word in ("check", "healthcheck", "decode", "version", "AUTHENTIK_HOST", "--directory", "exit status"):
+        assert word in out
+
+
+@pytest.mark.parametrize("argv", [(), ("frobnicate",), ("check", "--frobnicate"), ("check", "--set", "x")])
+def test_wrong_usage_is_2_with_nothing_on_stdout(capsys, argv) -> None:
+    status, out, err = run(capsys, *argv)
+    assert (status, out) == (2, "")
+    assert "usage: outpost" in err
+
+
+def test_neither_server_nor_directory_is_2(capsys) -> None:
+    status, out, err = run(capsys, "check")
+    assert (status, out) == (2, "")
+    assert err.startswith("outpost: neither a server nor a directory is set")
+    assert err.count("\n") == 1
+
+
+def test_both_server_and_directory_is_2(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("AUTHENTIK_HOST", "https://id.example.org")
+    status, _, err = run(capsys, "check", "--directory", "d.yaml")
+    assert status == 2
+    assert "AUTHENTIK_HOST: both a server (here) and a directory (--directory) are set" in err
+
+
+def test_a_wrong_key_names_file_line_and_key(capsys, tmp_path) -> None:
+    path = tmp_path / "o.toml"
+    path.write_text('version = 1\ndirectory = "x"\n[log]\nlevle = "info"\n')
+    status, _, err = run(capsys, "check", "--config", str(path))
+    assert status == 2
+    assert err == f"outpost: {path}:4: log.levle: unknown key; did you mean log.level?\n"
+
+
+def test_decode_ldap_shows_the_search_as_text(capsys) -> None:
+    # A search as a client would send it, written by hand from RFC 4511 4.5.1.
+    operation = bytes.fromhex("040a64633d6578616d706c650a01020a0100020100020100010100")
+    operation += (
+        bytes.fromhex("a0 17 8703756964 a410 0402636e 300a 800161 81012a 8202c3a9".replace(" ", "")) + b"\x30\x00"
+    )
+    message = b"\x02\x01\x07\x63" + bytes([len(operation)]) + operation
+    message = b"\x30" + bytes([len(message)]) + message
+    status, out, _ = run(capsys, "decode", "ldap", message.hex(":"))
+    assert status == 0
+    assert "SearchRequest messageID=7" in out
+    assert "baseObject      dc=example" in out
+    assert "filter          (&(uid=*)(cn=a*\\2a*é))" in out
+
+
+def test_decode_reads_stdin_and_masks_the_password(capsys, monkeypatch) -> None:
+    bind = b"\x30\x17\x02\x01\x01\x60\x12\x02\x01\x03\x04\x03n=a\x80\x08canary-1"
+    monkeypatch.setattr("sys.stdin", io.StringIO(bind.hex()))
+    status, out, _ = run(capsys, "decode", "ldap")
+    assert status == 0
+    assert "simple, 8 octets ***" in out
+    assert "canary" not in out
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "words"),
+    [
+        ("xyz", 2, "expected hexadecimal digits"),
+        ("", 1, "nothing to decode"),
+        ("3005", 1, "incomplete"),
+        ("3080", 1, "outpost: "),
+    ],
+)
+def test_decode_refuses_what_is_no_message(capsys, text, status, words) -> None:
+    found, out, err = run(capsys, "decode", "ldap", text)
+    assert (found, out) == (status, "")
+    assert words in err
+
+
+def serve_once(answer: bytes) -> tuple[int, threading.Thread]:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as peer:
+            peer.recv(4096)
+            peer.sendall(answer)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    return listener.getsockname()[1], thread
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "words"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", 0, ""),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\nldap: no directory yet\n", 1, "not ready: ldap: no directory yet"),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", 1, "not ready: 404"),
+        (b"SSH-2.0-x\r\n", 1, "no HTTP"),
+        (b"", 1, "no HTTP"),
+    ],
+)
+def test_healthcheck_believes_nothing_but_200(capsys, answer, status, words) -> None:
+    port, thread = serve_once(answer)
+    found, out, err = run(capsys, "healthcheck", "--set", f"listen.metrics=127.0.0.1:{port}")
+    thread.join(5)
+    assert (found, out) == (status, "")
+    assert words in err
+
+
+def test_healthcheck_with_nobody_there_is_1(capsys) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    status, _, err = run(capsys, "healthcheck", "--set", f"listen.metrics=127.0.0.1:{port}")
+    assert status == 1
+    assert f"nothing ready at 127.0.0.1 port {port}" in err
+
+
+def test_healthcheck_gives_up_on_silence(capsys) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1]
+        begun = time.monotonic()
+        status, _, _ = run(capsys, "healthcheck", "--timeout", "0.2", "--set", f"listen.metrics=127.0.0.1:{port}")
+    assert status == 1
+    assert time.monotonic() - begun < 5
+
+
+def test_healthcheck_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from outpost import cli;"
+        "cli.main(['healthcheck', '--set', 'listen.metrics=127.0.0.1:9']);"
+        "heavy = {'asyncio', 'aiohttp', 'uvloop', 'structlog', 'yaml', 'cryptography', 'http.client', 'tomllib'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    root = Path(cli.__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, env={})
+    assert done.stdout == "[]\n"
+
+
+def test_the_module_runs_as_the_command() -> None:
+    root = Path(cli.__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-m", "outpost", "version"], cwd=root, capture_output=True, text=True, env={}
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("outpost ")
