@@ -81,8 +81,8 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(sub)
     sub.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS", help="give up after this (3)")
 
-    sub = command("decode", decode, "show what is in an LDAP message")
-    sub.add_argument("protocol", choices=("ldap",))
+    sub = command("decode", decode, "show what is in an LDAP message or a RADIUS packet")
+    sub.add_argument("protocol", choices=("ldap", "radius"))
     sub.add_argument("hex", nargs="?", default="-", metavar="HEX", help="hexadecimal digits, or - for standard input")
 
     command("version", version, "print the version")
@@ -183,9 +183,14 @@ def decode(arguments: argparse.Namespace) -> int:
         octets = bytes.fromhex("".join(digits.replace(":", " ").split()))
     except ValueError:
         return complain("expected hexadecimal digits", WRONG)
-    from outpost.app import decode_ldap  # noqa: PLC0415
+    if arguments.protocol == "ldap":
+        from outpost.app import decode_ldap  # noqa: PLC0415
 
-    print(decode_ldap.describe(octets))
+        print(decode_ldap.describe(octets))
+    else:
+        from outpost.app import decode_radius  # noqa: PLC0415
+
+        print(decode_radius.describe(octets))
     return OK
 
 

@@ -109,6 +109,38 @@ def test_decode_refuses_what_is_no_message(capsys, text, status, words) -> None:
     assert words in err
 
 
+# RFC 2865 7.1: nemo telnets to 192.168.1.16 port 3, his password is arctangent.
+RFC2865_7_1 = "01000038 0f403f9473978057bd83d5cb98f4227a 01066e656d6f 02120dbe708d93d413ce3196e43f782a0aee 0406c0a80110 050600000003"
+
+
+def test_decode_radius_shows_rfc2865_7_1(capsys) -> None:
+    status, out, _ = run(capsys, "decode", "radius", RFC2865_7_1)
+    assert status == 0
+    assert [line.split() for line in out.splitlines()] == [
+        ["Access-Request", "identifier=0", "length=56"],
+        ["authenticator", "0f403f9473978057bd83d5cb98f4227a"],
+        ["User-Name", "nemo"],
+        ["User-Password", "16", "octets", "***"],
+        ["NAS-IP-Address", "192.168.1.16"],
+        ["NAS-Port", "3"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0100", "at least 20 octets"),
+        ("01000039" + "00" * 52, "announces 57 octets"),
+        ("01000015" + "00" * 16 + "01", "out of bounds"),
+        ("01000016" + "00" * 16 + "0101", "out of bounds"),
+    ],
+)
+def test_decode_radius_refuses_what_is_no_packet(capsys, text, words) -> None:
+    status, out, err = run(capsys, "decode", "radius", text)
+    assert (status, out) == (1, "")
+    assert words in err
+
+
 def serve_once(answer: bytes) -> tuple[int, threading.Thread]:
     listener = socket.create_server(("127.0.0.1", 0))
 
