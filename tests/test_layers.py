@@ -24,7 +24,16 @@ LADDER: list[set[str]] = [
     },
     {"ldap.service", "ldap.operations", "ldap.providers", "ldap.rootdse", "radius.service"}
     | {"radius.bypass", "radius.describe"},
-    {"credentials.gate", "ldap.server", "ldap.directories", "ldap.tls", "radius.server", "backends", "observe"},
+    {
+        "credentials.gate",
+        "ldap.server",
+        "ldap.directories",
+        "ldap.tls",
+        "radius.server",
+        "radius._datagrams",
+        "backends",
+        "observe",
+    },
     {"config"},
     {"app"},
     {"cli"},

@@ -33,6 +33,8 @@ class DropReason(enum.StrEnum):
     """RFC 5997 3."""
     PROXY_STATE_WITHOUT_MESSAGE_AUTHENTICATOR = "proxy_state_without_message_authenticator"
     """The carrier of CVE-2024-3596; `message_authenticator = "optional"` lets it pass."""
+    AMBIGUOUS = "ambiguous"
+    """User-Name, User-Password or State more than once (RFC 2865 5.44 allows one)."""
     DUPLICATE = "duplicate"
     """A retransmission of a request still being worked on (RFC 5080 2.2.2)."""
     SUPERSEDED = "superseded"

@@ -1,0 +1,106 @@
+"""Hostile datagrams against exchange and service: nothing crashes, nothing is wrongly accepted, memory is bounded."""
+
+import random
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+
+from outpost._fastradius import Packet, SharedSecret, decode, encode_request
+from outpost.identity import Accepted, Decision, RadiusProvider, Secret, Source
+from outpost.radius.clients import ClientTable
+from outpost.radius.exchange import DEFAULTS, Exchange, Request
+from outpost.radius.packet import Code
+from outpost.radius.service import Answer, Login, RadiusService
+from tests import oracle_radius as oracle
+from tests.radius.testbed import ALICE, SECRET, Recorder, login, provider
+
+SHARED = SharedSecret(SECRET)
+
+
+class Strict:
+    """Knows one user and is sure about him."""
+
+    def known(self, provider: RadiusProvider, username: str, secret: bytes, source: Source) -> Accepted | None:
+        return ALICE if (username, secret) == ("alice", b"wonderland") else None
+
+    async def authenticate(self, provider: RadiusProvider, username: str, secret: Secret, source: Source) -> Decision:
+        raise AssertionError
+
+    async def resume(self, provider: RadiusProvider, continuation: object, secret: Secret, source: Source) -> Decision:
+        raise AssertionError
+
+
+def mutations(chance: random.Random, count: int) -> Iterator[bytes]:
+    authenticator = bytes(range(16))
+    seeds = [
+        login(),
+        login(sign=False),
+        login(extra=oracle.attribute(33, b"proxy") + oracle.attribute(24, bytes(16))),
+        login(extra=oracle.attribute(79, b"\2\1\0\4")),
+        encode_request(12, 1, authenticator, b"", SHARED),
+        encode_request(4, 1, authenticator, oracle.attribute(40, bytes([0, 0, 0, 1])), SHARED),
+    ]
+    yield from seeds
+    for _ in range(count):
+        data = bytearray(chance.choice(seeds))
+        kind = chance.random()
+        if kind < 0.1:
+            data = bytearray(chance.randbytes(chance.randrange(64)))
+        elif kind < 0.3:
+            body = b"".join(
+                oracle.attribute(
+                    chance.choice((1, 2, 3, 6, 24, 26, 33, 79, 80, 200)), chance.randbytes(chance.randrange(40))
+                )
+                for _ in range(chance.randrange(8))
+            )
+            code = chance.choice((1, 1, 1, 12, 4))
+            data = bytearray(encode_request(code, 5, authenticator, body, SHARED, sign=chance.random() < 0.5))
+        else:
+            for _ in range(chance.randrange(1, 5)):
+                at = chance.randrange(len(data))
+                data[at] = chance.choice((0, 1, 2, 255, data[at] ^ 1 << chance.randrange(8)))
+        if chance.random() < 0.1:
+            del data[chance.randrange(len(data) + 1) :]
+        yield bytes(data)
+
+
+def run(count: int, seed: int) -> None:
+    observer = Recorder()
+    exchange = Exchange(ClientTable([provider()]), observer, DEFAULTS)
+    service = RadiusService(Strict(), observer, is_ready=lambda: True)
+    accepted = 0
+    for number, data in enumerate(mutations(random.Random(seed), count)):
+        found = exchange.receive_datagram(data, bytes([127, 0, 0, 1]), bytes([number & 0xFF]), float(number))
+        observer.notices.clear()
+        if number % 97 == 0:
+            assert isinstance(decode(data, SHARED), Packet) is oracle.accepts(data, SECRET)
+        if not isinstance(found, Request):
+            continue
+        outcome = service.answer(found)
+        if isinstance(outcome, Answer):
+            if outcome.code == Code.ACCESS_ACCEPT and found.packet.code == 1:
+                accepted += 1
+                assert (found.packet.user_name, found.packet.user_password) == (b"alice", b"wonderland")
+            assert exchange.finish(found, outcome.octets, float(number))
+        elif not isinstance(outcome, Login):
+            exchange.give_up(found, outcome, float(number))
+        if number % 64 == 0:
+            exchange.handle_deadline(float(number))
+    assert observer.failures == [] and accepted > 0
+    assert exchange.pending <= 256 and exchange.replies <= 256
+
+
+def test_hostile_datagrams() -> None:
+    run(100_000, 1)
+
+
+@pytest.mark.slow
+def test_a_million_hostile_datagrams() -> None:
+    tracemalloc.start()
+    run(100_000, 2)
+    before = tracemalloc.get_traced_memory()[0]
+    for seed in range(3, 12):
+        run(100_000, seed)
+    assert tracemalloc.get_traced_memory()[0] < before + (4 << 20)
+    tracemalloc.stop()
