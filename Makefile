@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --quiet --disable-pip-version-check
 
 # Addresses of `make run`.
 HOST         ?= 127.0.0.1
@@ -11,45 +12,49 @@ RADIUS_PORT  ?= 1812
 METRICS_PORT ?= 9300
 DIRECTORY    ?= examples/directory.yaml
 
+BASE     := dc=ldap,dc=goauthentik,dc=io
 SOURCES  := pyproject.toml setup.py $(shell find outpost -name '*.pyx' -o -name '*.pxd')
-COMPILED  = $(shell find outpost -name '*.pyx' | sed -e 's/\.pyx$$//' -e 's,/,.,g')
+COMPILED  = $(shell find outpost -name '*.pyx' | sort | sed -e 's/\.pyx$$//' -e 's,/,.,g')
+LISTEN    = --set listen.ldap=$(HOST):$(LDAP_PORT) --set listen.ldaps=$(HOST):$(LDAPS_PORT) \
+            --set listen.radius=$(HOST):$(RADIUS_PORT) --set listen.metrics=$(HOST):$(METRICS_PORT)
 
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(BIN)/python:
 	@PYTHON=$(PYTHON) .ci/packages build
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/run.stamp: $(SOURCES) | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	$(PIP) install --editable .
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
-	@.ci/packages clients headers
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@.ci/packages clients headers || echo "Tests that need them are skipped."
+	@$(PIP) install --editable '.[test,clients]' || \
+		{ echo "python-ldap cannot be built here; its tests are skipped."; $(PIP) install --editable '.[test]'; }
 	@touch $@
 
 build: $(VENV)/run.stamp  ## set up .venv and compile
 
-run: $(VENV)/run.stamp  ## serve examples/directory.yaml in the foreground (Ctrl-C stops)
+# The commands are printed once the server answers, by a watcher that ends when it does or when the server is gone.
+run: $(VENV)/run.stamp  ## serve examples/directory.yaml in the foreground on loopback (Ctrl-C stops)
 	@.ci/packages clients || true
-	@echo "Serving $(DIRECTORY). Paste one of these into another terminal:"
-	@echo
-	@$(MAKE) --no-print-directory commands
-	@echo
-	@echo "Other ports: make run LDAP_PORT=$(LDAP_PORT) LDAPS_PORT=$(LDAPS_PORT) RADIUS_PORT=$(RADIUS_PORT) METRICS_PORT=$(METRICS_PORT)"
-	@echo "Ctrl-C stops."
-	@echo
-	@exec $(BIN)/outpost run --directory $(DIRECTORY) \
-		--set listen.ldap=$(HOST):$(LDAP_PORT) --set listen.ldaps=$(HOST):$(LDAPS_PORT) \
-		--set listen.radius=$(HOST):$(RADIUS_PORT) --set listen.metrics=$(HOST):$(METRICS_PORT)
+	@( while kill -0 $$$$ 2>/dev/null; do \
+		if $(BIN)/outpost healthcheck --set listen.metrics=$(HOST):$(METRICS_PORT) 2>/dev/null; then \
+			$(MAKE) --no-print-directory --silent commands; exit; \
+		fi; sleep 0.2; done ) & \
+	exec $(BIN)/outpost run --directory $(DIRECTORY) $(LISTEN)
 
-commands:
-	@echo "ldapsearch -LLL -x -H ldap://$(HOST):$(LDAP_PORT) -D 'cn=svc-ldap,ou=users,dc=example,dc=org' -w 'TODO' -b 'dc=example,dc=org' '(cn=alice)'"
-	@echo "echo 'User-Name=\"alice\",User-Password=\"TODO\",Message-Authenticator=0x00' | radclient -x $(HOST):$(RADIUS_PORT) auth 'TODO'"
+commands:  ## the commands that `make run` prints
+	@echo
+	@echo "Serving $(DIRECTORY). Paste these into another terminal; Ctrl-C here stops."
+	@echo
+	@echo "ldapsearch -LLL -x -H ldap://$(HOST):$(LDAP_PORT) -D 'cn=ldapservice,ou=users,$(BASE)' -w service-pw -b '$(BASE)' '(cn=alice)'"
+	@echo "echo 'User-Name=\"alice\",User-Password=\"alice-pw\",Message-Authenticator=0x00' | radclient -x $(HOST):$(RADIUS_PORT) auth testing123"
+	@echo
 
 lint: $(VENV)/test.stamp  ## ruff, mypy, stubtest
 	$(BIN)/ruff check .
@@ -60,12 +65,24 @@ lint: $(VENV)/test.stamp  ## ruff, mypy, stubtest
 test: lint  ## set up, lint, type-check and test
 	$(BIN)/pytest -q -n 2 -m "not slow"
 
-test-long: $(VENV)/test.stamp  ## the tests that take longer than a minute each
+slow: $(VENV)/test.stamp  ## the tests that take longer than a minute each
 	$(BIN)/pytest -q -m slow --timeout 3600
+
+fuzz: $(VENV)/test.stamp  ## those of them that feed the decoders noise
+	$(BIN)/pytest -q -m slow -k fuzz --timeout 3600
+
+micro: $(VENV)/test.stamp  ## time decoders, encoders and search against other libraries
+	$(BIN)/pytest -q --benchmark-only bench/micro_*.py
+
+bench: $(VENV)/test.stamp  ## load the whole server, side by side with slapd and FreeRADIUS
+	$(BIN)/python -m bench.load_side_by_side
+
+wheel: $(BIN)/python  ## build dist/outpost-*.whl
+	$(PIP) wheel --no-deps --wheel-dir dist .
 
 clean:  ## remove what was built
 	rm -rf $(VENV) build dist *.egg-info bench/bin .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find outpost \( -name '*.so' -o -name '*.c' \) -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help build run commands lint test test-long clean
+.PHONY: help build run commands lint test slow fuzz micro bench wheel clean

@@ -110,7 +110,10 @@ def test_decode_refuses_what_is_no_message(capsys, text, status, words) -> None:
 
 
 # RFC 2865 7.1: nemo telnets to 192.168.1.16 port 3, his password is arctangent.
-RFC2865_7_1 = "01000038 0f403f9473978057bd83d5cb98f4227a 01066e656d6f 02120dbe708d93d413ce3196e43f782a0aee 0406c0a80110 050600000003"
+RFC2865_7_1 = (
+    "01000038 0f403f9473978057bd83d5cb98f4227a 01066e656d6f"
+    "02120dbe708d93d413ce3196e43f782a0aee 0406c0a80110 050600000003"
+)
 
 
 def test_decode_radius_shows_rfc2865_7_1(capsys) -> None:
