@@ -1,0 +1,35 @@
+"""Limits of the process itself: no core dumps, as many connections as the system allows."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+
+PR_SET_DUMPABLE = 4
+"""prctl(2): without it neither a core dump nor another process of the same user sees our memory."""
+FILES_WANTED = 1 << 20
+"""Descriptors beyond which nothing is gained; some systems allow billions."""
+
+
+def forbid_core_dumps() -> None:
+    """No core dump of this process from now on, since it would hold passwords in flight."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    except (OSError, AttributeError):
+        # Not Linux: the resource limit is what there is.
+        return
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files towards the hard one; the limit that counts now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):
+        return soft
+    return wanted
