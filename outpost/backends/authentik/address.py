@@ -1,0 +1,84 @@
+"""Where the authentik server is: base URL, sub-path, Unix socket, proxy from the environment."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode, urlsplit
+
+from yarl import URL
+
+from outpost.errors import ConfigError
+
+SOURCE = "AUTHENTIK_HOST"
+Query = tuple[tuple[str, str], ...]
+"""Query parameters in order; a name may repeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A server's address, ready to build URLs that go on the wire byte for byte."""
+
+    origin: str
+    """Scheme and authority, no slash at the end."""
+    path: str
+    """Sub-path the server lives under, starting but not ending with a slash; empty at the root."""
+    socket: str = ""
+    """Path of the Unix socket to connect to instead of the authority."""
+
+    @classmethod
+    def parse(cls, host: str) -> Address:
+        """The address that AUTHENTIK_HOST names. Raises ConfigError."""
+        text = host.strip()
+        if not text:
+            raise ConfigError("is empty; give the URL of the authentik server", source=SOURCE)
+        if text.startswith("unix://"):
+            socket = text.removeprefix("unix://")
+            if not socket.startswith("/"):
+                raise ConfigError(f"{host!r}: a Unix socket is named by its absolute path, unix:///path", source=SOURCE)
+            return cls("http://localhost", "", socket)
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError as exc:
+            raise ConfigError(f"{host!r} is no URL: {exc}", source=SOURCE) from exc
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"{host!r}: expected http://, https:// or unix://, and a host name", source=SOURCE)
+        if parts.username is not None or parts.query or parts.fragment:
+            raise ConfigError("no user name, query or fragment belongs here", source=SOURCE)
+        if not re.fullmatch(r"[A-Za-z0-9._~%/:@!$&'()*+,;=-]*", parts.path):
+            raise ConfigError(f"{host!r}: the path has characters that no URL has", source=SOURCE)
+        name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        return cls(f"{parts.scheme}://{name}{'' if port is None else f':{port}'}", parts.path.rstrip("/"))
+
+    def api(self, path: str, query: Query = ()) -> URL:
+        """The URL of an API path such as `/core/users/`; query values are escaped as a form."""
+        tail = f"?{urlencode(query)}" if query else ""
+        return URL(f"{self.origin}{self.path}/api/v3{path}{tail}", encoded=True)
+
+    def executor(self, slug: str, query: Query) -> URL:
+        """The URL of a flow's executor with the flow context `query`.
+
+        The parameter's value is a form of its own and escaped again, `%252F` for a slash: the server compares this
+        with its own rendering octet by octet and sends away whoever wrote it differently.
+        """
+        inner = urlencode(query)
+        return self.api(f"/flows/executor/{quote(slug, safe='')}/", (("query", inner),))
+
+    def websocket(self, outpost_pk: str, query: Query) -> URL:
+        """The URL of an outpost's event channel; the slash at the end of the path is required."""
+        origin = "ws" + self.origin.removeprefix("http")
+        return URL(f"{origin}{self.path}/ws/outpost/{quote(outpost_pk, safe='')}/?{urlencode(query)}", encoded=True)
+
+    def proxy(self) -> str | None:
+        """The proxy that the environment names for this server (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
+        if self.socket:
+            return None
+        parts = urlsplit(self.origin)
+        if urllib.request.proxy_bypass(parts.netloc):
+            return None
+        proxy = urllib.request.getproxies().get(parts.scheme)
+        if proxy and "://" not in proxy:
+            return f"http://{proxy}"
+        return proxy or None

@@ -1,0 +1,269 @@
+"""The HTTP client: one warm pool per purpose, deadlines everywhere, bounded retries with full jitter.
+
+REST requests carry the outpost's token as Bearer; requests on behalf of a user who logs in never do (`flow.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from outpost.backends.authentik.address import Address, Query
+from outpost.backends.authentik.settings import AuthentikSettings
+from outpost.errors import BackendError, BackendTimeout, BackendUnavailable
+from outpost.identity import Secret
+
+MAX_BODY = 64 * 1024 * 1024
+"""Octets of one response; a page of 100 users with their groups takes some hundred thousand."""
+MAX_FLOW_BODY = 1024 * 1024
+RETRY_BASE_S = 0.2
+RETRY_CAP_S = 2.0
+USER_AGENT = "goauthentik.io/outpost/"
+"""The server knows outposts by this prefix."""
+
+
+class TokenRefused(BackendError):
+    """The server does not accept the outpost's token, or it may not do this (HTTP 401 or 403)."""
+
+    metric = "backend_token"
+
+
+class NotFound(BackendError):
+    """HTTP 404. `is_api`: said by the API itself (JSON), not by a server that has no such address (HTML)."""
+
+    def __init__(self, message: str, *, is_api: bool) -> None:
+        self.is_api = is_api
+        super().__init__(message)
+
+
+class RequestRefused(BackendError):
+    """HTTP 400: the server understands the request and does not like a value in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response read to its end."""
+
+    status: int
+    body: bytes
+    set_cookies: tuple[str, ...]
+    location: str
+    is_json: bool
+
+    def json(self, what: str) -> Any:
+        """The decoded body. Raises BackendError."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError as exc:
+            raise BackendUnavailable(f"{what}: the server's answer is no JSON ({len(self.body)} octets)") from exc
+
+
+class Pool:
+    """A keep-alive connection pool to the one server."""
+
+    def __init__(self, settings: AuthentikSettings, *, limit: int) -> None:
+        self._address = settings.address()
+        self._connect_timeout_s = settings.connect_timeout_s
+        self._insecure = settings.insecure
+        self._limit = limit
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def address(self) -> Address:
+        """Where the requests go."""
+        return self._address
+
+    def session(self) -> aiohttp.ClientSession:
+        """The client session, opened on first use on the running loop."""
+        if self._session is None:
+            trust: ssl.SSLContext | bool = not self._insecure
+            connector: aiohttp.BaseConnector
+            if self._address.socket:
+                connector = aiohttp.UnixConnector(self._address.socket, limit=self._limit, keepalive_timeout=30)
+            else:
+                # A server that comes back at a new address is found within 5 s.
+                connector = aiohttp.TCPConnector(ssl=trust, limit=self._limit, keepalive_timeout=30, ttl_dns_cache=3)
+            # trust_env would let aiohttp add Authorization from ~/.netrc: the proxy is looked up here instead.
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
+                proxy=self._address.proxy(),
+                auto_decompress=True,
+            )
+        return self._session
+
+    async def request(
+        self, method: str, url: URL, headers: Mapping[str, str], what: str, *, body: bytes | None = None, limit: int
+    ) -> Answer:
+        """One request, read to its end, redirects not followed. Raises BackendUnavailable; the caller sets a deadline.
+
+        what: names the request in messages; never holds a secret.
+        """
+        try:
+            async with self.session().request(method, url, headers=headers, data=body, allow_redirects=False) as found:
+                octets = await _read(found, limit, what)
+                return Answer(
+                    found.status,
+                    octets,
+                    tuple(found.headers.getall("Set-Cookie", ())),
+                    found.headers.get("Location", ""),
+                    "json" in found.headers.get("Content-Type", ""),
+                )
+        except aiohttp.ClientConnectorCertificateError as exc:
+            reason = exc.certificate_error
+            raise BackendUnavailable(f"{what}: the server's certificate is not trusted: {reason}") from exc
+        except aiohttp.ClientSSLError as exc:
+            raise BackendUnavailable(f"{what}: TLS with the server failed: {exc}") from exc
+        except (aiohttp.ConnectionTimeoutError, TimeoutError) as exc:
+            raise BackendTimeout(f"{what}: the server does not take connections") from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            raise BackendUnavailable(f"{what}: {str(exc) or type(exc).__name__}") from exc
+
+    async def close(self) -> None:
+        """Close the pool; idempotent."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int, what: str) -> bytes:
+    size = response.content_length
+    if size is not None and size <= limit and "Content-Encoding" not in response.headers:
+        return await response.read()
+    found = bytearray()
+    async for chunk in response.content.iter_any():
+        found += chunk
+        if len(found) > limit:
+            raise BackendError(f"{what}: the server's answer is larger than {limit} octets")
+    return bytes(found)
+
+
+class Client:
+    """REST requests with one outpost's token."""
+
+    def __init__(self, pool: Pool, token: Secret, settings: AuthentikSettings, version: str) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._random = random.Random()  # noqa: S311 - jitter
+        self._headers = {"Authorization": f"Bearer {token.reveal_text()}", "Accept": "application/json"}
+        self.version = version
+
+    @property
+    def address(self) -> Address:
+        """Where the requests go."""
+        return self._pool.address
+
+    @property
+    def version(self) -> str:
+        """The version that we say we are."""
+        return self._version
+
+    @version.setter
+    def version(self, version: str) -> None:
+        self._version = version
+        self._headers["User-Agent"] = USER_AGENT + version
+
+    async def get(self, path: str, query: Query = ()) -> Any:
+        """The decoded answer of an API path.
+
+        Connection failures, time-outs, HTTP 429 and 5xx and undecodable answers are tried again, a bounded number of
+        times. Raises TokenRefused, NotFound, RequestRefused, BackendTimeout, BackendUnavailable, BackendError.
+        """
+        return decode(await self.get_answer(path, query), f"GET {path}")
+
+    async def get_answer(self, path: str, query: Query = ()) -> Answer:
+        """As `get`, with the body not decoded, but known to have started and ended like JSON."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self._once(path, query)
+            except (BackendUnavailable, BackendTimeout):
+                if attempt >= self._settings.attempts:
+                    raise
+            await asyncio.sleep(self._random.uniform(0, min(RETRY_CAP_S, RETRY_BASE_S * 2**attempt)))
+
+    async def _once(self, path: str, query: Query) -> Answer:
+        what = f"GET {path}"
+        url = self._pool.address.api(path, query)
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                answer = await self._pool.request("GET", url, self._headers, what, limit=MAX_BODY)
+        except TimeoutError as exc:
+            raise BackendTimeout(f"{what}: no answer within {self._settings.request_timeout_s:g} s") from exc
+        if answer.status == 200:
+            if answer.body[-16:].rstrip()[-1:] not in (b"}", b"]"):
+                raise BackendUnavailable(f"{what}: the server's answer is cut off or no JSON")
+            return answer
+        raise refusal(answer, what)
+
+    def headers(self) -> Mapping[str, str]:
+        """Headers of the event channel's handshake."""
+        return {key: value for key, value in self._headers.items() if key != "Accept"}
+
+
+def decode(answer: Answer, what: str) -> Any:
+    """The decoded body. Raises BackendUnavailable."""
+    return answer.json(what)
+
+
+def refusal(answer: Answer, what: str) -> BackendError:
+    """The error that a response other than 200 stands for."""
+    said = _detail(answer)
+    match answer.status:
+        case 401 | 403:
+            return TokenRefused(
+                f"{what}: the server refuses the outpost's token (HTTP {answer.status}{said}); check AUTHENTIK_TOKEN"
+            )
+        case 404:
+            return NotFound(f"{what}: not found{said}", is_api=answer.is_json)
+        case 400:
+            return RequestRefused(f"{what}: refused by the server (HTTP 400{said})")
+        case 301 | 302 | 303 | 307 | 308:
+            # Following it could hand the token to somebody else.
+            target = URL(answer.location).origin() if "://" in answer.location else answer.location[:100]
+            return BackendUnavailable(f"{what}: the server redirects to {target}; give the final URL in AUTHENTIK_HOST")
+        case status:
+            return BackendUnavailable(f"{what}: HTTP {status} from the server{said}")
+
+
+def _detail(answer: Answer) -> str:
+    if not answer.is_json:
+        return ""
+    try:
+        content = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return ""
+    detail = content.get("detail") if isinstance(content, dict) else None
+    return f": {detail[:200]}" if isinstance(detail, str) and detail.isprintable() else ""
+
+
+class Pools:
+    """The two pools of the backend: logins never wait for pages and pages never wait for logins."""
+
+    def __init__(self, settings: AuthentikSettings) -> None:
+        self.rest = Pool(settings, limit=settings.concurrency * 2 + 8)
+        self.logins = Pool(settings, limit=settings.login_concurrency * 2)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close both; idempotent."""
+        await self.rest.close()
+        await self.logins.close()

@@ -1,0 +1,266 @@
+"""The flow executor: drives one login through the server's flow as a browser would, in words of JSON.
+
+It knows HTTP, cookies and stages; it does not know who is allowed what.  Whether somebody really logged in is for
+`authority.py` to prove: the end of a flow alone proves nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+import orjson
+from yarl import URL
+
+from outpost.backends.authentik import stages
+from outpost.backends.authentik.address import Address
+from outpost.backends.authentik.client import MAX_FLOW_BODY, USER_AGENT, Answer, NotFound, Pool, refusal
+from outpost.backends.authentik.cookies import CSRF, Jar
+from outpost.backends.authentik.observer import Observer
+from outpost.backends.authentik.shape import Shape
+from outpost.backends.authentik.stages import Answers, CodeWanted, Post, Unanswerable
+from outpost.errors import BackendError, BackendUnavailable
+from outpost.identity import RejectReason, Secret
+
+MAX_POSTS = 10
+MAX_HOPS = 10
+REDIRECTS = (301, 302, 303)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The flow ended with its redirect: perhaps a login."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The flow ended with a refusal."""
+
+    reason: RejectReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsCode:
+    """The flow waits for a one-time code that was not given."""
+
+    challenge: Shape
+    devices: str
+
+
+Outcome = Finished | Refused | NeedsCode
+
+
+def remote_ip(address: str) -> str | None:
+    """The address as the server accepts it, or None when it is no bare IP address (2023.6 answers 500 to those)."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return None
+    if isinstance(found, IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(found).partition("%")[0]
+    return str(found)
+
+
+@dataclass(slots=True)
+class Visitor:
+    """Requests on behalf of one user: own cookies, the outpost's token only in its header, never Authorization."""
+
+    pool: Pool
+    headers: dict[str, str]
+    jar: Jar = field(default_factory=Jar)
+
+    @classmethod
+    def arriving(cls, pool: Pool, token: Secret, version: str, address: str) -> Visitor:
+        """A visitor without cookies who comes from `address`."""
+        headers = {
+            "User-Agent": USER_AGENT + version,
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "X-authentik-outpost-token": token.reveal_text(),
+        }
+        ip = remote_ip(address)
+        if ip is not None:
+            headers["X-authentik-remote-ip"] = ip
+        return cls(pool, headers)
+
+    async def request(self, method: str, url: URL, what: str, content: Mapping[str, object] | None = None) -> Answer:
+        """One request with the newest cookies, those of the answer taken. Raises BackendUnavailable."""
+        headers = dict(self.headers)
+        cookies = self.jar.header()
+        if cookies:
+            headers["Cookie"] = cookies
+        body = None
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+            body = orjson.dumps(content)
+            csrf = self.jar.get(CSRF)
+            if csrf:  # a POST on a session that is logged in already
+                headers["X-authentik-CSRF"] = csrf
+        answer = await self.pool.request(method, url, headers, what, body=body, limit=MAX_FLOW_BODY)
+        if answer.set_cookies:
+            self.jar.receive(answer.set_cookies, time.time())
+        return answer
+
+
+class FlowRun:
+    """One run through one flow; goes on after `NeedsCode`."""
+
+    def __init__(self, visitor: Visitor, slug: str, url: URL, observer: Observer) -> None:
+        self.visitor = visitor
+        self.slug = slug
+        self.has_credential = False
+        """A stage that proves something about the user was answered."""
+        self.used_code = False
+        self.is_interactive = False
+        """The peer can be asked for a code."""
+        self.on_push: Callable[[bool], None] | None = None
+        """Called with True before the server waits for a push, with False afterwards."""
+        self._url = url
+        self._target = _target(str(url))
+        self._observer = observer
+        self._posts = 0
+        self._answered: set[bytes] = set()
+
+    @classmethod
+    def prepare(cls, visitor: Visitor, address: Address, slug: str, service: str, observer: Observer) -> FlowRun:
+        """A run through the flow `slug` for a login over `service`."""
+        url = address.executor(slug, ((f"goauthentik.io/outpost/{service}", "true"),))
+        return cls(visitor, slug, url, observer)
+
+    async def start(self, answers: Answers, *, interactive: bool) -> Outcome:
+        """Enter the flow and answer its stages. Raises BackendError; the caller sets a deadline."""
+        self.is_interactive = interactive
+        return await self._solve(await self._exchange("GET", None), answers)
+
+    async def resume(self, challenge: Shape, answers: Answers) -> Outcome:
+        """Go on where `NeedsCode` stopped; nobody is asked a second time."""
+        self.is_interactive = False
+        return await self._solve(challenge, answers)
+
+    async def leave(self) -> bool:
+        """Run an invalidation flow; whether the server has dropped the session cookie."""
+        had = bool(self.visitor.jar.header())
+        await self._exchange("GET", None)
+        return had and not self.visitor.jar.get("authentik_session")
+
+    async def _solve(self, challenge: Shape, answers: Answers) -> Outcome:
+        while True:
+            ended = self._ending(challenge)
+            if ended is not None:
+                return ended
+            reply = stages.answer(challenge, answers)
+            if isinstance(reply, CodeWanted):
+                by_push = stages.push(challenge)
+                if self.is_interactive or by_push is None:
+                    return NeedsCode(challenge, reply.devices)
+                reply = by_push
+            if isinstance(reply, Unanswerable):
+                return Refused(
+                    RejectReason.FLOW_ERROR,
+                    f"the flow {self.slug!r} asked for {reply.wanted}, which this protocol's clients cannot answer",
+                )
+            fingerprint = orjson.dumps(reply.body, option=orjson.OPT_SORT_KEYS)
+            if fingerprint in self._answered:
+                return self._repeated(str(reply.body["component"]))
+            if self._posts >= MAX_POSTS:
+                return Refused(RejectReason.FLOW_ERROR, f"the flow {self.slug!r} has more than {MAX_POSTS} stages")
+            self._answered.add(fingerprint)
+            challenge = await self._post(reply)
+
+    def _repeated(self, component: str) -> Refused:
+        # A stage whose invalid_response_action is "restart" sends a wrong answer back to the start of the flow; going
+        # on would be up to ten failed logins for one.
+        reason = RejectReason.FLOW_ERROR
+        if self.used_code:
+            reason = RejectReason.CODE_INVALID
+        elif self.has_credential:
+            reason = RejectReason.INVALID_CREDENTIALS
+        return Refused(reason, f"the flow {self.slug!r} asked again for what was answered already: {component}")
+
+    async def _post(self, reply: Post) -> Shape:
+        self._posts += 1
+        self.has_credential |= reply.is_credential
+        self.used_code |= reply.is_code
+        if not reply.is_push or self.on_push is None:
+            return await self._exchange("POST", reply.body)
+        self.on_push(True)
+        challenge = await self._exchange("POST", reply.body)
+        self.on_push(False)
+        return challenge
+
+    def _ending(self, challenge: Shape) -> Outcome | None:
+        component = challenge.text("component")
+        errors = challenge.mapping("response_errors")
+        if errors:
+            return self._refused_answer(component, errors)
+        if component == stages.REDIRECT:
+            return self._redirected(challenge.text("to", ""))
+        if component == stages.DENIED:
+            message = challenge.text("error_message", "") or "no reason given"
+            return Refused(RejectReason.FLOW_ERROR, f"the flow {self.slug!r} denied access: {_quote(message)}")
+        if component == stages.SERVER_ERROR:
+            request_id = challenge.text("request_id", "")
+            raise BackendError(f"flow {self.slug!r}: the server failed (its request_id {_quote(request_id)})")
+        return None
+
+    def _redirected(self, target: str) -> Outcome:
+        # A redirect challenge back to the executor is what a wrongly encoded query gets, before any password check.
+        if "/flows/executor/" in target:
+            return Refused(
+                RejectReason.FLOW_ERROR, f"the flow {self.slug!r} redirected to itself instead of logging in"
+            )
+        return Finished()
+
+    def _refused_answer(self, component: str, errors: Mapping[str, object]) -> Refused:
+        name, found = next(iter(errors.items()))
+        first = found[0] if isinstance(found, list) and found else found
+        message = first.get("string") if isinstance(first, dict) else first
+        detail = f"flow {self.slug!r}, {name}: {_quote(message if isinstance(message, str) else 'refused')}"
+        if component == stages.AUTHENTICATOR:
+            return Refused(RejectReason.CODE_INVALID, detail)
+        expected = {"uid_field", "password", "non_field_errors"}
+        if component in (stages.IDENTIFICATION, stages.PASSWORD) and set(errors) <= expected:
+            return Refused(RejectReason.INVALID_CREDENTIALS, detail)
+        return Refused(RejectReason.FLOW_ERROR, detail)
+
+    async def _exchange(self, method: str, content: Mapping[str, object] | None) -> Shape:
+        """One request and the redirects that follow it: a finished stage answers 302 to the same URL."""
+        what = f"flow {self.slug!r}"
+        started = time.monotonic()
+        answer = await self.visitor.request(method, self._url, what, content)
+        for _ in range(MAX_HOPS):
+            if answer.status not in REDIRECTS or _target(answer.location) != self._target:
+                break
+            answer = await self.visitor.request("GET", self._url, what)
+        if answer.status != 200:
+            raise self._failure(answer, what)
+        challenge = Shape(answer.json(what), what)
+        component = challenge.text("component")
+        stage = component if component in stages.KNOWN else "other"
+        self._observer.flow_request(method.lower(), stage, self.slug, time.monotonic() - started)
+        return challenge
+
+    def _failure(self, answer: Answer, what: str) -> BackendError:
+        if answer.status in REDIRECTS and _target(answer.location) == self._target:
+            return BackendUnavailable(f"{what}: more than {MAX_HOPS} redirects in a row")
+        error = refusal(answer, what)
+        if isinstance(error, NotFound):
+            return BackendError(f"{what}: the server has no such flow")
+        return error
+
+
+def _target(location: str) -> str:
+    """Path and query octet by octet; scheme and host may differ behind a proxy, and are never followed."""
+    parts = urlsplit(location)
+    return f"{parts.path}?{parts.query}"
+
+
+def _quote(text: str) -> str:
+    """Text from the server made fit for one log line."""
+    return repr(text[:200])
