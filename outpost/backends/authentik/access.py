@@ -23,6 +23,8 @@ class Access:
     """None when the server does not know the question (before 2024.8)."""
     attributes: bytes | None = None
     """Base64 of the RADIUS packet that the property mappings made; None when there is none."""
+    messages: tuple[str, ...] = ()
+    """What the policies say to the user."""
     mapping_failed: bool = False
     """The server answered `attributes: null` to a login that passes: a property mapping raised."""
 
@@ -61,12 +63,14 @@ class AccessCheck:
             return _failed(answer, what)
         self._is_legacy = False
         shape = Shape(answer.json(what), what)
-        passing = shape.child("access").raw("passing") is True
+        access = shape.child("access")
+        passing = access.raw("passing") is True
         encoded = shape.optional_text("attributes")
         return Access(
             is_passing=passing,
             has_search_permission=shape.raw("has_search_permission") is True,
             attributes=None if encoded is None else encoded.encode(),
+            messages=_messages(access),
             mapping_failed=passing and "attributes" in shape and encoded is None,
         )
 
@@ -76,7 +80,8 @@ class AccessCheck:
         if answer.status != 200:
             return _failed(answer, "access check")
         self._is_legacy = True
-        return Access(is_passing=Shape(answer.json("access check"), "access check").raw("passing") is True)
+        shape = Shape(answer.json("access check"), "access check")
+        return Access(is_passing=shape.raw("passing") is True, messages=_messages(shape))
 
     async def _request(self, visitor: Visitor, path: str, query: tuple[tuple[str, str], ...]) -> Answer:
         return await visitor.request("GET", visitor.pool.address.api(path, query), "access check")
@@ -89,6 +94,12 @@ def _failed(answer: Answer, what: str) -> Denied:
     if isinstance(error, TokenRefused):
         return Denied(RejectReason.ACCESS_CHECK_FAIL, f"{what}: the server answers HTTP {answer.status} to the session")
     raise error
+
+
+def _messages(shape: Shape) -> tuple[str, ...]:
+    # Only words for a log: whatever their shape is in a later release, they decide nothing.
+    found = shape.raw("messages")
+    return tuple(item for item in found if isinstance(item, str)) if isinstance(found, list) else ()
 
 
 def reply_attributes(encoded: bytes | None) -> ReplyAttributes:

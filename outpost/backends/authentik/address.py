@@ -49,7 +49,7 @@ class Address:
             raise ConfigError("no user name, query or fragment belongs here", source=SOURCE)
         if not re.fullmatch(r"[A-Za-z0-9._~%/:@!$&'()*+,;=-]*", parts.path):
             raise ConfigError(f"{host!r}: the path has characters that no URL has", source=SOURCE)
-        name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        name = f"[{parts.hostname}]" if ":" in parts.hostname else _ascii(parts.hostname, host)
         return cls(f"{parts.scheme}://{name}{'' if port is None else f':{port}'}", parts.path.rstrip("/"))
 
     def api(self, path: str, query: Query = ()) -> URL:
@@ -72,13 +72,29 @@ class Address:
         return URL(f"{origin}{self.path}/ws/outpost/{quote(outpost_pk, safe='')}/?{urlencode(query)}", encoded=True)
 
     def proxy(self) -> str | None:
-        """The proxy that the environment names for this server (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
+        """The proxy that the environment names for this server (HTTP_PROXY, HTTPS_PROXY, NO_PROXY).
+
+        Raises ConfigError for a kind of proxy that cannot be used.
+        """
         if self.socket:
             return None
         parts = urlsplit(self.origin)
         if urllib.request.proxy_bypass(parts.netloc):
             return None
         proxy = urllib.request.getproxies().get(parts.scheme)
-        if proxy and "://" not in proxy:
-            return f"http://{proxy}"
-        return proxy or None
+        if not proxy:
+            return None
+        url = proxy if "://" in proxy else f"http://{proxy}"
+        if not url.lower().startswith(("http://", "https://")):
+            # The address may hold a password: it is not quoted.
+            raise ConfigError("only http:// and https:// proxies can be used", source=f"{parts.scheme.upper()}_PROXY")
+        return url
+
+
+def _ascii(name: str, host: str) -> str:
+    if name.isascii():
+        return name
+    try:
+        return name.encode("idna").decode("ascii")
+    except UnicodeError as exc:
+        raise ConfigError(f"{host!r}: no host can have this name", source=SOURCE) from exc

@@ -110,6 +110,8 @@ class FlowAuthority:
         if not slug:
             return Unavailable(UnavailableReason.BACKEND_ERROR, f"provider {provider.name!r} has no authorization flow")
         suffix = isinstance(provider, RadiusProvider) and provider.options.code_suffix
+        if not _is_text(username):
+            return Rejected(RejectReason.INVALID_CREDENTIALS, "the user name is no Unicode text")
         password, code = passcode.split(secret.reveal(), provider.mfa_support, suffix=suffix)
         try:
             text = password.decode()
@@ -147,6 +149,7 @@ class FlowAuthority:
     async def _decide(self, login: _Login, step: Callable[[], Awaitable[Outcome]]) -> Decision:
         loop = asyncio.get_running_loop()
         entered = False
+        decision: Decision | None = None
         try:
             async with asyncio.timeout(self._settings.login_timeout_s) as deadline, self._slots:
                 entered = True
@@ -159,15 +162,15 @@ class FlowAuthority:
                 outcome = await step()
                 decision = await self._conclude(login, outcome)
         except TimeoutError:
-            self._sessions.discard(login.run.visitor, login.provider, self._service)
             if not entered:
                 return Unavailable(UnavailableReason.BUSY, "too many logins are under way")
             return Unavailable(UnavailableReason.BACKEND_TIMEOUT, "the server did not decide within the deadline")
         except BackendError as exc:
-            self._sessions.discard(login.run.visitor, login.provider, self._service)
             return Unavailable(_unavailable_reason(exc), str(exc))
-        if isinstance(decision, Rejected):
-            self._sessions.discard(login.run.visitor, login.provider, self._service)
+        finally:
+            # Whatever ended it, cancelled callers included: a session that got as far as a login is not left behind.
+            if not isinstance(decision, Accepted | Challenge):
+                self._sessions.discard(login.run.visitor, login.provider, self._service)
         return decision
 
     async def _conclude(self, login: _Login, outcome: Outcome) -> Decision:
@@ -198,10 +201,10 @@ class FlowAuthority:
         )
         if isinstance(person, BaseException):
             raise person
-        if isinstance(access, BaseException):
-            raise access
         if isinstance(person, Rejected):
             return person
+        if isinstance(access, BaseException):
+            raise access
         return self._judge(login, claims, person, access)
 
     def _judge(self, login: _Login, claims: Claims, person: Person, access: Access | Denied) -> Decision:
@@ -213,9 +216,11 @@ class FlowAuthority:
         if isinstance(access, Denied):
             return Rejected(access.reason, access.detail)
         if access.is_passing is not True:
+            said = "; ".join(repr(message[:200]) for message in access.messages[:3])
             return Rejected(
                 RejectReason.ACCESS_DENIED,
-                f"the policies of application {provider.application_slug!r} do not let the user in",
+                f"the policies of application {provider.application_slug!r} do not let the user in"
+                + (f": {said}" if said else ""),
             )
         attributes = ReplyAttributes()
         if isinstance(provider, RadiusProvider):
@@ -256,6 +261,14 @@ class FlowAuthority:
             user.boolean("is_active", True),
             frozenset(group.text("pk") for group in user.children("groups")),
         )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
 
 
 def _can_search(provider: Provider, person: Person, access: Access) -> bool:

@@ -60,7 +60,9 @@ class Answer:
     is_json: bool
 
     def json(self, what: str) -> Any:
-        """The decoded body. Raises BackendError."""
+        """The decoded body. Raises BackendUnavailable."""
+        if not self.is_json:
+            raise BackendUnavailable(f"{what}: the server's answer is no JSON but of another content type")
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError as exc:
@@ -72,6 +74,7 @@ class Pool:
 
     def __init__(self, settings: AuthentikSettings, *, limit: int) -> None:
         self._address = settings.address()
+        self._proxy = self._address.proxy()
         self._connect_timeout_s = settings.connect_timeout_s
         self._insecure = settings.insecure
         self._limit = limit
@@ -97,7 +100,7 @@ class Pool:
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
-                proxy=self._address.proxy(),
+                proxy=self._proxy,
                 auto_decompress=True,
             )
         return self._session
@@ -202,7 +205,7 @@ class Client:
         except TimeoutError as exc:
             raise BackendTimeout(f"{what}: no answer within {self._settings.request_timeout_s:g} s") from exc
         if answer.status == 200:
-            if answer.body[-16:].rstrip()[-1:] not in (b"}", b"]"):
+            if not answer.is_json or answer.body[-16:].rstrip()[-1:] not in (b"}", b"]"):
                 raise BackendUnavailable(f"{what}: the server's answer is cut off or no JSON")
             return answer
         raise refusal(answer, what)

@@ -17,9 +17,10 @@ from yarl import URL
 
 from outpost.backends.authentik import stages
 from outpost.backends.authentik.address import Address
-from outpost.backends.authentik.client import MAX_FLOW_BODY, USER_AGENT, Answer, NotFound, Pool, refusal
-from outpost.backends.authentik.cookies import CSRF, Jar
+from outpost.backends.authentik.client import MAX_FLOW_BODY, USER_AGENT, Answer, NotFound, Pool, TokenRefused, refusal
+from outpost.backends.authentik.cookies import CSRF, SESSION, Jar
 from outpost.backends.authentik.observer import Observer
+from outpost.backends.authentik.session import read_claims
 from outpost.backends.authentik.shape import Shape
 from outpost.backends.authentik.stages import Answers, CodeWanted, Post, Unanswerable
 from outpost.errors import BackendError, BackendUnavailable
@@ -67,7 +68,7 @@ def remote_ip(address: str) -> str | None:
     return str(found)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Visitor:
     """Requests on behalf of one user: own cookies, the outpost's token only in its header, never Authorization."""
 
@@ -100,8 +101,9 @@ class Visitor:
             headers["Content-Type"] = "application/json"
             body = orjson.dumps(content)
             csrf = self.jar.get(CSRF)
-            if csrf:  # a POST on a session that is logged in already
+            if csrf:  # a POST on a session that is logged in already; over TLS a Referer of the same host is asked for
                 headers["X-authentik-CSRF"] = csrf
+                headers["Referer"] = str(url)
         answer = await self.pool.request(method, url, headers, what, body=body, limit=MAX_FLOW_BODY)
         if answer.set_cookies:
             self.jar.receive(answer.set_cookies, time.time())
@@ -122,7 +124,7 @@ class FlowRun:
         self.on_push: Callable[[bool], None] | None = None
         """Called with True before the server waits for a push, with False afterwards."""
         self._url = url
-        self._target = _target(str(url))
+        self._targets = _targets(url, visitor.pool.address.path)
         self._observer = observer
         self._posts = 0
         self._answered: set[bytes] = set()
@@ -144,10 +146,10 @@ class FlowRun:
         return await self._solve(challenge, answers)
 
     async def leave(self) -> bool:
-        """Run an invalidation flow; whether the server has dropped the session cookie."""
-        had = bool(self.visitor.jar.header())
+        """Run an invalidation flow; whether the session's cookie is not that of a login any more."""
         await self._exchange("GET", None)
-        return had and not self.visitor.jar.get("authentik_session")
+        cookie = self.visitor.jar.get(SESSION)
+        return not cookie or read_claims(cookie).is_authenticated is False
 
     async def _solve(self, challenge: Shape, answers: Answers) -> Outcome:
         while True:
@@ -235,7 +237,7 @@ class FlowRun:
         started = time.monotonic()
         answer = await self.visitor.request(method, self._url, what, content)
         for _ in range(MAX_HOPS):
-            if answer.status not in REDIRECTS or _target(answer.location) != self._target:
+            if not self._is_same(answer):
                 break
             answer = await self.visitor.request("GET", self._url, what)
         if answer.status != 200:
@@ -247,18 +249,40 @@ class FlowRun:
         return challenge
 
     def _failure(self, answer: Answer, what: str) -> BackendError:
-        if answer.status in REDIRECTS and _target(answer.location) == self._target:
+        if self._is_same(answer):
             return BackendUnavailable(f"{what}: more than {MAX_HOPS} redirects in a row")
         error = refusal(answer, what)
         if isinstance(error, NotFound):
             return BackendError(f"{what}: the server has no such flow")
+        if isinstance(error, TokenRefused):  # no token of ours decides here
+            return BackendError(f"{what}: HTTP {answer.status} from the server or a gateway in front of it")
         return error
+
+    def _is_same(self, answer: Answer) -> bool:
+        """Whether the answer sends us to this flow again; it is our own URL that is asked then, whatever host it says.
+
+        From http to https nothing is won by asking again: the address in the settings is wrong.
+        """
+        if answer.status not in REDIRECTS:
+            return False
+        if self._url.scheme == "http" and answer.location.lower().startswith("https:"):
+            return False
+        return _target(answer.location) in self._targets
 
 
 def _target(location: str) -> str:
-    """Path and query octet by octet; scheme and host may differ behind a proxy, and are never followed."""
-    parts = urlsplit(location)
+    """Path and query, to be compared octet by octet."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return ""
     return f"{parts.path}?{parts.query}"
+
+
+def _targets(url: URL, sub_path: str) -> frozenset[str]:
+    """What the server may call `url`: a gateway may hide the sub-path from it."""
+    target = _target(str(url))
+    return frozenset((target, target.removeprefix(sub_path)))
 
 
 def _quote(text: str) -> str:

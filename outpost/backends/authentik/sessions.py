@@ -94,6 +94,8 @@ class Sessions:
                     await self._end(kept)
             except (BackendError, TimeoutError) as exc:
                 self._observer.log("debug", "session not ended", service=kept.service, error=str(exc))
+            except Exception as exc:  # the worker outlives a bug; the session expires on the server
+                self._observer.log("error", "session not ended", service=kept.service, error=repr(exc))
             finally:
                 self._queue.task_done()
 

@@ -67,7 +67,7 @@ class AuthentikSettings:
 
     def check(self) -> None:
         """Raise ConfigError for settings that cannot work."""
-        self.address()
+        self.address().proxy()
         if not self.tokens or any(not token for token in self.tokens.values()):
             raise ConfigError("is empty; paste the token of the outpost", source="AUTHENTIK_TOKEN")
         for service in self.tokens:

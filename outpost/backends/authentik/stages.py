@@ -58,7 +58,7 @@ DEVICES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Answers:
     """What the client gave for this login."""
 
@@ -67,7 +67,7 @@ class Answers:
     code: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Post:
     """A stage's answer, ready to be sent."""
 
