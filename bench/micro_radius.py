@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from typing import Any
 
 from pyrad.dictionary import Dictionary
@@ -11,6 +12,7 @@ from pyrad.packet import AuthPacket
 from outpost._fastradius import Packet, SharedSecret, decode, encode_request, hide_user_password
 from outpost.identity import Accepted, Decision, Identity, RadiusProvider, Secret, Source
 from outpost.radius.clients import ClientTable
+from outpost.radius.dictionary import shipped
 from outpost.radius.exchange import Exchange, Request
 from outpost.radius.observer import Silent
 from outpost.radius.packet import encode_attribute
@@ -85,7 +87,9 @@ def test_hashlib(benchmark: Any) -> None:
 
 def test_warm_login_without_sockets(benchmark: Any) -> None:
     exchange = Exchange(ClientTable([provider(networks="127.0.0.0/8")]), Silent())
-    service = RadiusService(Knows(), Silent(), is_ready=lambda: True)
+    service = RadiusService(
+        Knows(), Silent(), shipped(), is_ready=lambda: True, clock=lambda: 0.0, epoch=lambda: 0.0, random=os.urandom
+    )
     requests = [encode_request(1, n, AUTHENTICATOR, BODY, SHARED) for n in range(256)]
     paths = [bytes((0, n)) + bytes(9) for n in range(256)]
     count = 0

@@ -13,7 +13,7 @@ LADDER: list[set[str]] = [
     {"identity", "passcode"},
     {"_fastber", "_fastradius", "ldap.dn", "ldap.filter", "ldap.schema", "ldap.oids", "radius.dictionary"},
     {"ldap._snapshot", "ldap.codec", "ldap.entries", "ldap.results", "ldap.observer", "radius.packet", "radius.crypto"}
-    | {"radius.observer", "radius.clients", "radius.attributes"},
+    | {"radius.observer", "radius.clients", "radius.attributes", "radius.bypass"},
     {
         "ldap.connection",
         "radius.exchange",
@@ -22,8 +22,7 @@ LADDER: list[set[str]] = [
         "credentials.cache",
         "credentials.limiter",
     },
-    {"ldap.service", "ldap.operations", "ldap.providers", "ldap.rootdse", "radius.service"}
-    | {"radius.bypass", "radius.describe"},
+    {"ldap.service", "ldap.operations", "ldap.providers", "ldap.rootdse", "radius.service"} | {"radius.describe"},
     {
         "credentials.gate",
         "ldap.server",

@@ -12,6 +12,7 @@ from typing import final
 
 from outpost._fastradius import SharedSecret
 from outpost.identity import RadiusProvider, Source
+from outpost.radius.bypass import Bypass
 
 MAPPED = bytes(10) + b"\xff\xff"
 """First 96 bits of an IPv4-mapped IPv6 address (RFC 4291 2.5.5.2)."""
@@ -28,16 +29,17 @@ Network = IPv4Network | IPv6Network
 class Client:
     """A provider as the packets see it: its secret made ready, its policy told."""
 
-    __slots__ = ("app", "is_proxy_state_free", "is_signature_required", "provider", "secret")
+    __slots__ = ("app", "bypass", "is_proxy_state_free", "is_signature_required", "provider", "secret")
 
     def __init__(self, provider: RadiusProvider) -> None:
-        """Raises ValueError for an empty secret and for a policy that is none."""
+        """Raises ValueError for an empty secret, a policy that is none, a hardware address that is none."""
         policy = provider.options.message_authenticator
         if policy not in POLICIES:
             raise ValueError(f"message_authenticator is one of {', '.join(POLICIES)}, not {policy!r}")
         self.provider = provider
         self.app = provider.application_slug
         self.secret = SharedSecret(provider.shared_secret.reveal())
+        self.bypass = Bypass(provider.options)
         self.is_signature_required = policy == "require"
         self.is_proxy_state_free = policy == "optional"
 

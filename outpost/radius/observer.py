@@ -94,6 +94,10 @@ class RadiusObserver(Protocol):
         """The conversations that wait for an answer: totals opened and expired so far, and how many are open."""
         ...
 
+    def explained(self, app: str, client: str, username: str, detail: str) -> None:
+        """Why a login was refused or not decided, one sentence for the administrator; not called without one."""
+        ...
+
     def failed(self, what: str, error: BaseException) -> str:
         """A bug: log it with its traceback; a short identifier of that log entry."""
         ...
@@ -117,6 +121,9 @@ class Silent:
         """Nothing."""
 
     def challenges(self, opened: int, expired: int, pending: int) -> None:
+        """Nothing."""
+
+    def explained(self, app: str, client: str, username: str, detail: str) -> None:
         """Nothing."""
 
     def failed(self, what: str, error: BaseException) -> str:

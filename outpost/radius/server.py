@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +12,7 @@ from typing import final
 from outpost.identity import RadiusProvider
 from outpost.radius._datagrams import Datagrams
 from outpost.radius.clients import ClientTable, Flaw
+from outpost.radius.dictionary import Dictionary, shipped
 from outpost.radius.exchange import DEFAULTS, Exchange, Limits, Request
 from outpost.radius.observer import DropReason, RadiusObserver
 from outpost.radius.service import Answer, Gate, Login, Outcome, RadiusService
@@ -51,7 +53,8 @@ class RadiusServer:
         await server.stop(drain_s)                                                  # idempotent
 
     gate: `outpost.credentials.gate.Gate` fits; observer: counters and log lines; is_ready: whether logins can work
-    now, for Status-Server; clock: monotonic seconds.
+    now, for Status-Server; dictionary: `outpost.radius.dictionary.load(files)` for files of the operator's, by
+    default what is shipped; clock: monotonic seconds.
     """
 
     def __init__(
@@ -60,14 +63,24 @@ class RadiusServer:
         observer: RadiusObserver,
         *,
         is_ready: Callable[[], bool] = lambda: True,
+        dictionary: Dictionary | None = None,
         limits: Limits = DEFAULTS,
         clock: Callable[[], float] = time.monotonic,
+        epoch: Callable[[], float] = time.time,
     ) -> None:
         self._observer = observer
         self._limits = limits
         self._clock = clock
         self._exchange = Exchange(ClientTable(()), observer, limits)
-        self._service = RadiusService(gate, observer, is_ready=is_ready)
+        self._service = RadiusService(
+            gate,
+            observer,
+            shipped() if dictionary is None else dictionary,
+            is_ready=is_ready,
+            clock=clock,
+            epoch=epoch,
+            random=os.urandom,
+        )
         self._listeners: list[_Listener] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._delayed: dict[Request, asyncio.TimerHandle] = {}
@@ -231,4 +244,6 @@ class RadiusServer:
     def _swept(self) -> None:
         assert self._loop is not None
         self._sweep = self._loop.call_later(SWEEP_S, self._swept)
-        self._exchange.handle_deadline(self._clock())
+        now = self._clock()
+        self._exchange.handle_deadline(now)
+        self._service.handle_deadline(now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import NamedTuple, Protocol, final
 
 from outpost.errors import LimitExceeded
@@ -18,12 +19,23 @@ from outpost.identity import (
     RadiusProvider,
     Rejected,
     RejectReason,
+    ReplyAttributes,
     Secret,
     Source,
 )
+from outpost.radius.attributes import Flawed, Renderer, has_class
+from outpost.radius.bypass import without_realm
+from outpost.radius.conversations import DEFAULTS, ConversationLimits, Conversations
+from outpost.radius.dictionary import Dictionary
 from outpost.radius.exchange import Request
 from outpost.radius.observer import DropReason, RadiusObserver
-from outpost.radius.packet import EAP_MESSAGE, Code, encode_attribute
+from outpost.radius.packet import CALL_CHECK, CLASS, EAP_MESSAGE, STATE, Code, encode_attribute, encode_text
+
+STATUS_PER_S = 20
+"""Status-Server requests answered per second and address; a device asks every few seconds."""
+
+MOST_STATUS_ADDRESSES = 4096
+CLASS_PREFIX = b"outpost:"
 
 
 class Gate(Protocol):
@@ -62,6 +74,8 @@ class Login:
     username: str
     secret: Secret
     source: Source
+    continuation: object = None
+    """What the answer to a prompt belongs to; None for a login from the start."""
 
 
 Outcome = Answer | DropReason
@@ -72,13 +86,32 @@ Outcome = Answer | DropReason
 class RadiusService:
     """Answers requests; one for all providers.
 
-    gate: who decides logins; is_ready: whether logins can work now, for Status-Server.
+    gate: who decides logins; is_ready: whether logins can work now, for Status-Server; clock: monotonic seconds;
+    epoch: seconds since the epoch; random: octets from a safe source.
     """
 
-    def __init__(self, gate: Gate, observer: RadiusObserver, *, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        observer: RadiusObserver,
+        dictionary: Dictionary,
+        *,
+        is_ready: Callable[[], bool],
+        clock: Callable[[], float],
+        epoch: Callable[[], float],
+        random: Callable[[int], bytes],
+        limits: ConversationLimits = DEFAULTS,
+    ) -> None:
         self._gate = gate
         self._observer = observer
         self._is_ready = is_ready
+        self._clock = clock
+        self._epoch = epoch
+        self._renderer = Renderer(dictionary, random)
+        self._conversations = Conversations(random, limits)
+        self._class_key = random(32)
+        self._status_asked: dict[str, int] = {}
+        self._status_since = 0.0
 
     def answer(self, request: Request) -> Outcome | Login:
         """The reply if it is known at once, else what `decide` has to be asked. Never raises."""
@@ -92,80 +125,95 @@ class RadiusService:
 
     async def decide(self, login: Login) -> Outcome:
         """The reply to a login, after the gate was asked. Raises nothing but CancelledError."""
-        request = login.request
+        gate, provider = self._gate, login.request.client.provider
         try:
-            decision = await self._gate.authenticate(
-                request.client.provider, login.username, login.secret, login.source
-            )
-            return self._tell(request, login.username, decision)
+            if login.continuation is None:
+                decision = await gate.authenticate(provider, login.username, login.secret, login.source)
+            else:
+                decision = await gate.resume(provider, login.continuation, login.secret, login.source)
+            return self._tell(login.request, login.username, decision)
         except Exception as exc:
             self._observer.failed("a login failed", exc)
             return DropReason.INTERNAL
 
-    # -- inside -----------------------------------------------------------------------------------
+    def handle_deadline(self, now: float) -> None:
+        """Forget prompts nobody answers any more."""
+        before = self._conversations.expired
+        self._conversations.expire(now)
+        if self._conversations.expired != before:
+            self._tell_conversations()
+
+    # -- requests ---------------------------------------------------------------------------------
 
     def _status(self, request: Request) -> Outcome:
+        now, address = request.received_at, request.source.address
+        if now >= self._status_since + 1.0 or len(self._status_asked) >= MOST_STATUS_ADDRESSES:
+            self._status_asked.clear()
+            self._status_since = now
+        count = self._status_asked[address] = self._status_asked.get(address, 0) + 1
+        if count > STATUS_PER_S:
+            return DropReason.RATE_LIMITED
         if request.client.provider.options.status_server_requires_health and not self._is_ready():
             return DropReason.NOT_READY
         # RFC 5997 3: on the authentication port an Access-Accept.
-        return Answer(request.packet.reply(Code.ACCESS_ACCEPT, b""), Code.ACCESS_ACCEPT)
+        return self._reply(request, Code.ACCESS_ACCEPT, b"")
 
     def _access(self, request: Request) -> Outcome | Login:
-        packet, provider = request.packet, request.client.provider
+        packet, client = request.packet, request.client
+        provider = client.provider
+        options = provider.options
         try:
             username = (packet.user_name or b"").decode()
         except UnicodeDecodeError:
             username = ""
+        if packet.service_type == CALL_CHECK and not packet.has_eap:
+            return self._bypass(request, username)
         if packet.has_eap or packet.has_ms_chap or packet.chap_password is not None:
             return self._unsupported(request, username)
         if not username or "\0" in username:
             return self._reject(request, username, RejectReason.INVALID_CREDENTIALS)
+        if username == options.probe_user:
+            return self._reject(request, username, RejectReason.INVALID_CREDENTIALS, delay_s=0.0)
         password = packet.user_password
-        if password is None:
-            missing = not packet.has_user_password
-            reason = RejectReason.EMPTY_PASSWORD if missing else RejectReason.INVALID_CREDENTIALS
-            return self._reject(request, username, reason)
+        if password is None and packet.has_user_password:
+            return self._reject(request, username, RejectReason.INVALID_CREDENTIALS)
+        if password and len(username) <= 17 and client.bypass.concerns(username, password):
+            return self._bypass(request, username)
+        if options.strip_realm:
+            username = without_realm(username)
+        continuation = None
+        state = packet.state
+        if state is not None:
+            waiting = self._conversations.take(
+                state, provider.pk, request.source.address, username, now=request.received_at
+            )
+            self._tell_conversations()
+            if waiting is None:
+                self._explain(request, username, "the State is unknown, too old, used before, or another user's")
+                return self._reject(request, username, RejectReason.FLOW_ERROR)
+            continuation = waiting.continuation
         if not password:
             return self._reject(request, username, RejectReason.EMPTY_PASSWORD)
-        accepted = self._gate.known(provider, username, password, request.source)
-        if accepted is not None:
-            return self._tell(request, username, accepted)
+        if continuation is None:
+            accepted = self._gate.known(provider, username, password, request.source)
+            if accepted is not None:
+                return self._tell(request, username, accepted)
         try:
             password.decode()
         except UnicodeDecodeError:
-            # No one types this: most likely the shared secrets differ. Nobody is asked.
+            # Nobody is asked: most likely the shared secrets differ.
+            self._explain(request, username, "the password is no UTF-8 text; do the shared secrets agree?")
             return self._reject(request, username, RejectReason.INVALID_CREDENTIALS)
         source = request.source
         if packet.calling_station_id:
             source = replace(source, calling_station=packet.calling_station_id.decode(errors="replace"))
-        return Login(request, username, Secret(password), source)
+        return Login(request, username, Secret(password), source, continuation)
 
-    def _tell(self, request: Request, username: str, decision: Decision) -> Outcome:
-        """The one place where a decision becomes a packet."""
-        if isinstance(decision, Accepted):
-            return self._accept(request, username, decision)
-        if isinstance(decision, Rejected):
-            return self._reject(request, username, decision.reason)
-        if isinstance(decision, Challenge):
-            return self._reject(request, username, RejectReason.CODE_REQUIRED)
-        return DropReason.UNAVAILABLE
-
-    def _accept(self, request: Request, username: str, accepted: Accepted) -> Outcome:
-        if accepted.attributes.named or accepted.attributes.packet:
-            return self._reject(request, username, RejectReason.ATTRIBUTE_DECODE_FAILED)
-        try:
-            octets = request.packet.reply(Code.ACCESS_ACCEPT, b"")
-        except LimitExceeded:
-            return DropReason.REPLY_TOO_LARGE
-        return Answer(octets, Code.ACCESS_ACCEPT, username)
-
-    def _reject(self, request: Request, username: str, reason: RejectReason) -> Outcome:
-        try:
-            octets = request.packet.reply(Code.ACCESS_REJECT, b"")
-        except LimitExceeded:
-            return DropReason.REPLY_TOO_LARGE
-        delay_s = request.client.provider.options.reject_delay_s
-        return Answer(octets, Code.ACCESS_REJECT, username, reason, delay_s)
+    def _bypass(self, request: Request, username: str) -> Outcome:
+        """MAC authentication bypass: the list decides, nobody is asked, no person's login is counted."""
+        if request.client.bypass.admits(request.packet, username):
+            return self._reply(request, Code.ACCESS_ACCEPT, b"", username)
+        return self._reject(request, username, RejectReason.INVALID_CREDENTIALS)
 
     def _unsupported(self, request: Request, username: str) -> Outcome:
         """CHAP and MS-CHAP need a clear-text password on our side; EAP is not spoken. Refused at once."""
@@ -174,8 +222,94 @@ class RadiusService:
         if eap is not None:
             # RFC 3579 2.6.3: an Access-Reject carries EAP-Failure; RFC 3748 4.2: with the identifier of the response.
             attributes = encode_attribute(EAP_MESSAGE, bytes((4, eap[1] if len(eap) > 1 else 0, 0, 4)))
+        return self._reply(request, Code.ACCESS_REJECT, attributes, username, RejectReason.UNSUPPORTED_METHOD)
+
+    # -- replies ----------------------------------------------------------------------------------
+
+    def _tell(self, request: Request, username: str, decision: Decision) -> Outcome:
+        """The one place where a decision becomes a packet."""
+        if isinstance(decision, Accepted):
+            return self._accept(request, username, decision)
+        if isinstance(decision, Challenge):
+            return self._challenge(request, username, decision)
+        self._explain(request, username, decision.detail)
+        if isinstance(decision, Rejected):
+            return self._reject(request, username, decision.reason, decision.attributes)
+        return DropReason.UNAVAILABLE
+
+    def _accept(self, request: Request, username: str, accepted: Accepted) -> Outcome:
+        attributes = b""
+        if accepted.attributes.named or accepted.attributes.packet:
+            try:
+                attributes = self._render(request, Code.ACCESS_ACCEPT, accepted.attributes)
+            except Flawed as exc:
+                self._explain(request, username, str(exc))
+                return self._reject(request, username, exc.reason)
+        session = accepted.identity.session
+        # A Class of the mapping's is what the device acts on (group policies): ours would only confuse it.
+        if session is not None and not has_class(attributes):
+            handle = blake2b(session.encode(), digest_size=16, key=self._class_key).hexdigest()
+            attributes += encode_attribute(CLASS, CLASS_PREFIX + handle.encode())
+        return self._reply(request, Code.ACCESS_ACCEPT, attributes, username)
+
+    def _challenge(self, request: Request, username: str, challenge: Challenge) -> Outcome:
+        provider = request.client.provider
+        if not provider.options.challenge:
+            return self._reject(request, username, RejectReason.CODE_REQUIRED)
+        lifetime_s = None if challenge.expires_at is None else challenge.expires_at - self._epoch()
+        state = self._conversations.open(
+            provider.pk,
+            request.source.address,
+            username,
+            challenge.continuation,
+            now=self._clock(),
+            lifetime_s=lifetime_s,
+        )
+        self._tell_conversations()
+        attributes = encode_attribute(STATE, state) + encode_text(18, challenge.prompt)
+        return self._reply(request, Code.ACCESS_CHALLENGE, attributes, username)
+
+    def _reject(
+        self,
+        request: Request,
+        username: str,
+        reason: RejectReason,
+        attributes: ReplyAttributes | None = None,
+        *,
+        delay_s: float | None = None,
+    ) -> Outcome:
+        encoded = b""
+        if attributes is not None:
+            try:
+                encoded = self._render(request, Code.ACCESS_REJECT, attributes)
+            except Flawed as exc:
+                self._explain(request, username, str(exc))
+        if delay_s is None:
+            delay_s = request.client.provider.options.reject_delay_s
+        return self._reply(request, Code.ACCESS_REJECT, encoded, username, reason, delay_s)
+
+    def _reply(
+        self,
+        request: Request,
+        code: Code,
+        attributes: bytes,
+        username: str = "",
+        reason: str = "",
+        delay_s: float = 0.0,
+    ) -> Outcome:
         try:
-            octets = request.packet.reply(Code.ACCESS_REJECT, attributes)
+            octets = request.packet.reply(code, attributes)
         except LimitExceeded:
             return DropReason.REPLY_TOO_LARGE
-        return Answer(octets, Code.ACCESS_REJECT, username, RejectReason.UNSUPPORTED_METHOD)
+        return Answer(octets, code, username, reason, delay_s)
+
+    def _render(self, request: Request, code: Code, attributes: ReplyAttributes) -> bytes:
+        return self._renderer.render(attributes, code, request.client.secret.octets, request.packet.authenticator)
+
+    def _explain(self, request: Request, username: str, detail: str) -> None:
+        if detail:
+            self._observer.explained(request.client.app, request.source.address, username, detail)
+
+    def _tell_conversations(self) -> None:
+        found = self._conversations
+        self._observer.challenges(found.opened, found.expired, len(found))

@@ -1,5 +1,6 @@
 """Hostile datagrams against exchange and service: nothing crashes, nothing is wrongly accepted, memory is bounded."""
 
+import os
 import random
 import tracemalloc
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 from outpost._fastradius import Packet, SharedSecret, decode, encode_request
 from outpost.identity import Accepted, Decision, RadiusProvider, Secret, Source
 from outpost.radius.clients import ClientTable
+from outpost.radius.dictionary import shipped
 from outpost.radius.exchange import DEFAULTS, Exchange, Request
 from outpost.radius.packet import Code
 from outpost.radius.service import Answer, Login, RadiusService
@@ -68,7 +70,9 @@ def mutations(chance: random.Random, count: int) -> Iterator[bytes]:
 def run(count: int, seed: int) -> None:
     observer = Recorder()
     exchange = Exchange(ClientTable([provider()]), observer, DEFAULTS)
-    service = RadiusService(Strict(), observer, is_ready=lambda: True)
+    service = RadiusService(
+        Strict(), observer, shipped(), is_ready=lambda: True, clock=lambda: 0.0, epoch=lambda: 0.0, random=os.urandom
+    )
     accepted = 0
     for number, data in enumerate(mutations(random.Random(seed), count)):
         found = exchange.receive_datagram(data, bytes([127, 0, 0, 1]), bytes([number & 0xFF]), float(number))

@@ -55,6 +55,7 @@ class Recorder:
         self.drops: Counter[DropReason] = Counter()
         self.notices: list[tuple[DropReason, str, str, int]] = []
         self.resends = 0
+        self.details: list[str] = []
         self.failures: list[BaseException] = []
         self.conversations = (0, 0, 0)
         self._changed: list[asyncio.Event] = []
@@ -75,6 +76,9 @@ class Recorder:
 
     def challenges(self, opened: int, expired: int, pending: int) -> None:
         self.conversations = (opened, expired, pending)
+
+    def explained(self, app: str, client: str, username: str, detail: str) -> None:
+        self.details.append(detail)
 
     def failed(self, what: str, error: BaseException) -> str:
         self.failures.append(error)

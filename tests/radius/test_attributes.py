@@ -1,0 +1,177 @@
+import io
+import os
+
+import pytest
+from pyrad.dictionary import Dictionary as PyradDictionary
+from pyrad.packet import AuthPacket
+
+from outpost.identity import RejectReason, ReplyAttributes
+from outpost.radius.attributes import Flawed, Renderer, has_class
+from outpost.radius.crypto import decrypt_salted, encrypt_salted
+from outpost.radius.dictionary import Dictionary, shipped
+from outpost.radius.packet import Code, decode_attributes, encode_attribute
+
+SECRET = b"testing123"
+ASKED = bytes(range(16))
+BLOB = bytes(range(100, 116))
+
+
+def renderer(dictionary: Dictionary | None = None) -> Renderer:
+    return Renderer(dictionary or shipped(), os.urandom)
+
+
+def rendered(*named: tuple[str, str], packet: bytes = b"", code: Code = Code.ACCESS_ACCEPT) -> list[tuple[int, bytes]]:
+    encoded = renderer().render(ReplyAttributes(named, packet), code, SECRET, ASKED)
+    return list(decode_attributes(encoded))
+
+
+def blob(*attributes: tuple[int, bytes], authenticator: bytes = BLOB) -> bytes:
+    body = b"".join(encode_attribute(*one) for one in attributes)
+    return b"\1\7" + (20 + len(body)).to_bytes(2, "big") + authenticator + body
+
+
+def vsa(vendor: int, number: int, value: bytes) -> tuple[int, bytes]:
+    return 26, vendor.to_bytes(4, "big") + bytes((number, len(value) + 2)) + value
+
+
+def test_dynamic_vlan_with_and_without_tags() -> None:
+    assert rendered(
+        ("Tunnel-Type:1", "VLAN"), ("Tunnel-Medium-Type:1", "IEEE-802"), ("Tunnel-Private-Group-Id:1", "42")
+    ) == [(64, b"\1\0\0\x0d"), (65, b"\1\0\0\6"), (81, b"\x0142")]
+    assert rendered(("Tunnel-Type", "13"), ("Tunnel-Private-Group-Id", "42")) == [(64, b"\0\0\0\x0d"), (81, b"42")]
+
+
+def test_vendor_attributes_and_order_and_repetition() -> None:
+    assert rendered(
+        ("Cisco-AVPair", "shell:priv-lvl=15"), ("Filter-Id", "a"), ("cisco-avpair", "b"), ("Fortinet-Group-Name", "g")
+    ) == [vsa(9, 1, b"shell:priv-lvl=15"), (11, b"a"), vsa(9, 1, b"b"), vsa(12356, 1, b"g")]
+
+
+def test_long_reply_messages_become_several() -> None:
+    parts = rendered(("Reply-Message", "é" * 200))
+    assert [number for number, _ in parts] == [18, 18] and b"".join(v for _, v in parts).decode() == "é" * 200
+
+
+def test_encrypted_attributes_are_bound_to_the_request_and_salted_apart() -> None:
+    password, send, recv = rendered(
+        ("Tunnel-Password:3", "tunnel"), ("MS-MPPE-Send-Key", "0x" + "11" * 32), ("MS-MPPE-Recv-Key", "0x" + "22" * 32)
+    )
+    assert password[1][0] == 3 and decrypt_salted(password[1][1:], SECRET, ASKED) == b"tunnel"
+    for (number, value), sub, byte in ((send, 16, 0x11), (recv, 17, 0x22)):
+        assert number == 26 and value[:4] == (311).to_bytes(4, "big") and value[4] == sub
+        assert value[5] == len(value) - 4
+        assert decrypt_salted(value[6:], SECRET, ASKED) == bytes([byte] * 32)
+        assert decrypt_salted(value[6:], SECRET, bytes(16)) is None
+    salts = {password[1][1:3], send[1][6:8], recv[1][6:8]}
+    assert len(salts) == 3 and all(salt[0] & 0x80 for salt in salts)
+    assert rendered(("Tunnel-Password", "tunnel"))[0][1][0] == 0
+
+
+@pytest.mark.parametrize("authenticator", [BLOB, bytes(16)])
+def test_a_rendered_packet_is_copied_and_its_secrets_encrypted_anew(authenticator: bytes) -> None:
+    key = encrypt_salted(b"k" * 32, SECRET, authenticator, b"\x90\x01")
+    packet = blob((64, b"\0\0\0\x0d"), vsa(311, 17, key), (25, b"group"), (231, b"?"), (69, b"\2" + key), (69, key))
+    found = rendered(packet=packet)
+    assert [found[0], *found[2:4]] == [(64, b"\0\0\0\x0d"), (25, b"group"), (231, b"?")]
+    assert decrypt_salted(found[1][1][6:], SECRET, ASKED) == b"k" * 32 and found[1][1][:6] == vsa(311, 17, key)[1][:6]
+    assert found[4][1][0] == 2 and decrypt_salted(found[4][1][1:], SECRET, ASKED) == b"k" * 32
+    assert found[5][1][0] == 0 and decrypt_salted(found[5][1][1:], SECRET, ASKED) == b"k" * 32
+
+
+def test_what_pyrad_renders_is_copied() -> None:
+    words = io.StringIO(
+        "VENDOR Microsoft 311\nATTRIBUTE Reply-Message 18 string\n"
+        "ATTRIBUTE Tunnel-Password 69 string has_tag,encrypt=2\n"
+        "BEGIN-VENDOR Microsoft\nATTRIBUTE MS-MPPE-Send-Key 16 octets encrypt=2\nEND-VENDOR Microsoft\n"
+    )
+    packet = AuthPacket(code=1, secret=SECRET, authenticator=BLOB, dict=PyradDictionary(words))
+    packet.AddAttribute("Reply-Message", "hi")
+    packet.AddAttribute("MS-MPPE-Send-Key", b"s" * 32)
+    packet.AddAttribute("Tunnel-Password:1", "pw")
+    found = dict(rendered(packet=packet.RequestPacket()))
+    assert found[18] == b"hi" and decrypt_salted(found[26][6:], SECRET, ASKED) == b"s" * 32
+    assert found[69][0] == 1 and decrypt_salted(found[69][1:], SECRET, ASKED) == b"pw"
+
+
+def test_what_is_ours_or_secret_is_never_copied() -> None:
+    ours = [(n, bytes(16)) for n in (2, 3, 24, 33, 60, 79, 80)]
+    assert rendered(packet=blob(*ours, (11, b"f"))) == [(11, b"f")]
+    assert rendered(packet=blob()) == []
+
+
+def test_the_packet_comes_before_the_named() -> None:
+    assert rendered(("Class", "b"), packet=blob((25, b"a"))) == [(25, b"a"), (25, b"b")]
+
+
+@pytest.mark.parametrize(
+    ("code", "numbers"),
+    [(Code.ACCESS_REJECT, [18]), (Code.ACCESS_CHALLENGE, [18, 26]), (Code.ACCESS_ACCEPT, [18, 6, 26])],
+)
+def test_rfc2865_5_44_what_a_reply_may_carry(code: Code, numbers: list[int]) -> None:
+    named = (("Reply-Message", "no"), ("Service-Type", "6"), ("Cisco-AVPair", "x"))
+    assert [number for number, _ in rendered(*named, code=code)] == numbers
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        ("No-Such-Attribute", "x"),
+        ("Session-Timeout", "soon"),
+        ("Tunnel-Type:32", "VLAN"),
+        ("Tunnel-Type:x", "VLAN"),
+        ("Session-Timeout:1", "5"),
+        ("User-Password", "x"),
+        ("Filter-Id", "x" * 254),
+        ("Cisco-AVPair", "x" * 300),
+    ],
+)
+def test_flawed_names_are_refused_without_their_value(named: tuple[str, str]) -> None:
+    with pytest.raises(Flawed) as caught:
+        rendered(named)
+    assert caught.value.reason is RejectReason.ATTRIBUTE_PARSE_FAILED and "xx" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("packet", "reason"),
+    [
+        (b"short", RejectReason.ATTRIBUTE_DECODE_FAILED),
+        (blob((11, b"x"))[:-1], RejectReason.ATTRIBUTE_DECODE_FAILED),
+        (b"\1\7\0\x13" + bytes(16), RejectReason.ATTRIBUTE_DECODE_FAILED),
+        (b"\1\7\0\x16" + bytes(16) + b"\1\1", RejectReason.ATTRIBUTE_DECODE_FAILED),
+        (blob(vsa(311, 16, bytes(50))), RejectReason.ATTRIBUTE_PARSE_FAILED),
+        (blob((69, b"\1" + bytes(18))), RejectReason.ATTRIBUTE_PARSE_FAILED),
+    ],
+)
+def test_a_flawed_packet_is_refused(packet: bytes, reason: RejectReason) -> None:
+    with pytest.raises(Flawed) as caught:
+        rendered(packet=packet)
+    assert caught.value.reason is reason
+
+
+def test_layouts_of_vendors_and_extended_attributes() -> None:
+    dictionary = Dictionary()
+    dictionary.read(
+        "VENDOR Wide 1 format=2,2\nVENDOR Bare 2 format=4,0\n"
+        "BEGIN-VENDOR Wide\nATTRIBUTE W 258 string\nEND-VENDOR Wide\n"
+        "BEGIN-VENDOR Bare\nATTRIBUTE B 5 string\nEND-VENDOR Bare\n"
+        "ATTRIBUTE Short 241.9 string\nATTRIBUTE Long 245.9 string\n",
+        "test",
+    )
+    attributes = ReplyAttributes((("W", "ab"), ("B", "ab"), ("Short", "ab"), ("Long", "x" * 300)))
+    assert list(decode_attributes(renderer(dictionary).render(attributes, 2, SECRET, ASKED))) == [
+        (26, b"\0\0\0\1" + b"\1\2" + b"\0\6" + b"ab"),
+        (26, b"\0\0\0\2" + b"\0\0\0\5" + b"ab"),
+        (241, b"\x09ab"),
+        (245, b"\x09\x80" + b"x" * 251),
+        (245, b"\x09\0" + b"x" * 49),
+    ]
+
+
+def test_complaints_name_what_a_directory_has_wrong() -> None:
+    named = (("Filter-Id", "ok"), ("Nope", "x"), ("Session-Timeout", "soon"))
+    found = renderer().complaints(named)
+    assert len(found) == 2 and "Nope" in found[0] and "Session-Timeout" in found[1]
+
+
+def test_class_is_found() -> None:
+    assert has_class(encode_attribute(25, b"x")) and not has_class(encode_attribute(24, b"x"))

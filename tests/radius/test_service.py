@@ -1,0 +1,205 @@
+"""Challenges, attributes, bypass, probes: what a reply says, over the wire."""
+
+import dataclasses
+
+import pytest
+
+from outpost._fastradius import SharedSecret, encode_request
+from outpost.identity import ReplyAttributes
+from outpost.radius.observer import DropReason
+from outpost.radius.packet import Code, encode_attribute
+from outpost.radius.service import STATUS_PER_S
+from tests import oracle_radius as oracle
+from tests.radius.testbed import SECRET, Bed, login, provider, serving
+
+CALL_CHECK = encode_attribute(6, b"\0\0\0\x0a")
+
+
+def told(reply: bytes) -> list[tuple[int, bytes]]:
+    found = oracle.attributes(reply)
+    assert found is not None
+    return found[1:]
+
+
+async def prompted(bed: Bed, client: object, **keywords: object) -> bytes:
+    """The State of a prompt."""
+    bed.gate.codes["alice"] = b"123456"
+    reply = await client.ask(login(**keywords))  # type: ignore[attr-defined]
+    assert reply[0] == Code.ACCESS_CHALLENGE
+    (number, state), message = told(reply)
+    assert number == 24 and message == (18, b"Code, please")
+    return encode_attribute(24, state)
+
+
+async def test_a_code_is_asked_for_and_resumes_the_login() -> None:
+    async with serving() as bed:
+        with bed.client() as client:
+            state = await prompted(bed, client)
+            assert bed.observer.conversations == (1, 0, 1)
+            reply = await client.ask(login(password="123456", extra=state, identifier=2, authenticator=bytes(16)))
+            assert reply[0] == Code.ACCESS_ACCEPT
+            assert bed.gate.resumed == [("alice", b"123456")] and bed.observer.conversations == (1, 0, 0)
+            again = await client.ask(login(password="123456", extra=state, identifier=2, authenticator=bytes(16)))
+            assert again == reply and len(bed.gate.resumed) == 1
+
+
+async def test_a_wrong_code_is_refused_and_spends_the_prompt() -> None:
+    async with serving() as bed:
+        with bed.client() as client:
+            state = await prompted(bed, client)
+            for identifier, password in ((2, "000000"), (3, "123456")):
+                assert (await client.ask(login(password=password, extra=state, identifier=identifier)))[0] == 3
+            assert bed.gate.resumed == [("alice", b"000000")]
+            assert [answer[5] for answer in bed.observer.answers] == ["", "code_invalid", "flow_error"]
+
+
+async def test_a_prompt_is_for_one_user_and_one_device() -> None:
+    async with serving() as bed:
+        bed.gate.users["bob"] = b"123456"
+        with bed.client() as client, bed.client(source="127.0.0.2") as other:
+            state = await prompted(bed, client)
+            assert (await client.ask(login("bob", "123456", extra=state, identifier=2)))[0] == Code.ACCESS_REJECT
+            state = await prompted(bed, client, identifier=3)
+            assert (await other.ask(login(password="123456", extra=state, identifier=4)))[0] == Code.ACCESS_REJECT
+            invented = encode_attribute(24, bytes(16))
+            assert (await client.ask(login(password="wonderland", extra=invented, identifier=5)))[0] == 3
+        assert bed.gate.resumed == [] and len(bed.gate.asked) == 2
+
+
+async def test_without_challenges_a_missing_code_is_a_refusal() -> None:
+    async with serving(provider(challenge=False)) as bed:
+        bed.gate.codes["alice"] = b"123456"
+        with bed.client() as client:
+            assert (await client.ask(login()))[0] == Code.ACCESS_REJECT
+        assert bed.observer.answers[0][5] == "code_required" and not bed.gate.asked[0][2].interactive
+
+
+async def test_an_accept_carries_its_attributes_and_a_reject_only_what_it_may() -> None:
+    async with serving() as bed:
+        bed.gate.attributes = ReplyAttributes((("Filter-Id", "web"), ("Reply-Message", "hi")))
+        with bed.client() as client:
+            assert told(await client.ask(login())) == [(11, b"web"), (18, b"hi")]
+            bed.gate.cached.add("alice")
+            assert told(await client.ask(login(identifier=2))) == [(11, b"web"), (18, b"hi")]
+            assert told(await client.ask(login(password="x", identifier=3))) == [(18, b"hi")]
+
+
+async def test_attributes_that_cannot_be_sent_refuse_the_login() -> None:
+    async with serving() as bed:
+        with bed.client() as client:
+            for identifier, attributes in enumerate(
+                (ReplyAttributes((("Nope", "x"),)), ReplyAttributes(packet=b"nonsense"))
+            ):
+                bed.gate.attributes = attributes
+                assert (await client.ask(login(identifier=identifier)))[0] == Code.ACCESS_REJECT
+        reasons = [answer[5] for answer in bed.observer.answers]
+        assert reasons == ["attribute_parse_failed", "attribute_decode_failed"]
+        assert "Nope" in bed.observer.details[0]
+
+
+async def test_a_reply_too_large_is_silence() -> None:
+    async with serving() as bed:
+        bed.gate.attributes = ReplyAttributes(tuple(("Filter-Id", "x" * 250) for _ in range(20)))
+        with bed.client() as client:
+            client.send(login())
+            await bed.observer.until(lambda: bed.observer.drops[DropReason.REPLY_TOO_LARGE] == 1)
+            assert client.is_silent()
+
+
+async def test_class_is_a_handle_of_the_session_unless_the_mapping_has_its_own() -> None:
+    async with serving() as bed:
+        bed.gate.session = "core-session-key"
+        with bed.client() as client:
+            first, second = [told(await client.ask(login(identifier=n))) for n in (1, 2)]
+            assert first == second and first[0][0] == 25 and first[0][1].startswith(b"outpost:")
+            assert b"core-session" not in first[0][1]
+            bed.gate.session = "another"
+            assert told(await client.ask(login(identifier=3))) != first
+            bed.gate.attributes = ReplyAttributes((("Class", "OU=staff;"),))
+            assert told(await client.ask(login(identifier=4))) == [(25, b"OU=staff;")]
+
+
+@pytest.mark.parametrize(
+    ("name", "switch", "asked"),
+    [
+        ("alice@example.org", True, "alice"),
+        ("EXAMPLE\\alice", True, "alice"),
+        ("alice@example.org", False, "alice@example.org"),
+    ],
+)
+async def test_realms_are_stripped_on_a_switch(name: str, switch: bool, asked: str) -> None:
+    async with serving(provider(strip_realm=switch)) as bed:
+        with bed.client() as client:
+            assert (await client.ask(login(name)))[0] == (2 if switch else 3)
+        assert bed.gate.asked[0][1] == asked
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "extra", "code"),
+    [
+        ("00-00-5E-00-53-01", "00005e005301", b"", 2),
+        ("00005e005301", "00005e005301", b"", 2),
+        ("00005e005301", "whatever", CALL_CHECK, 2),
+        ("00005e005302", "00005e005302", b"", 3),
+        ("00005e005302", "whatever", CALL_CHECK, 3),
+        ("alice", "wonderland", CALL_CHECK, 3),
+        ("00005e005301", "00005e005301", encode_attribute(31, b"00-00-5E-00-53-02"), 3),
+        ("00005e005301", "00005e005301", encode_attribute(31, b"00-00-5E-00-53-01"), 2),
+    ],
+)
+async def test_mac_bypass_follows_the_list_and_asks_nobody(name: str, password: str, extra: bytes, code: int) -> None:
+    async with serving(provider(mac_addresses=("00:00:5e:00:53:01",))) as bed:
+        with bed.client() as client:
+            assert (await client.ask(login(name, password, extra=extra)))[0] == code
+        assert bed.gate.asked == []
+
+
+async def test_a_listed_address_with_another_password_is_an_ordinary_login() -> None:
+    async with serving(provider(mac_addresses=("00:00:5e:00:53:01",))) as bed:
+        with bed.client() as client:
+            assert (await client.ask(login("00005e005301", "wonderland")))[0] == Code.ACCESS_REJECT
+        assert len(bed.gate.asked) == 1
+
+
+async def test_without_a_list_no_address_is_admitted() -> None:
+    async with serving() as bed:
+        with bed.client() as client:
+            assert (await client.ask(login("00005e005301", "00005e005301", extra=CALL_CHECK)))[0] == 3
+        assert bed.gate.asked == []
+
+
+async def test_a_provider_with_a_bad_list_is_not_served() -> None:
+    async with serving() as bed:
+        (flaw,) = bed.server.serve([provider(mac_addresses=("nonsense",))])
+        assert "mac_addresses" in str(flaw)
+
+
+async def test_the_probe_user_is_refused_at_once_without_asking() -> None:
+    async with serving(provider(probe_user="probe", reject_delay_s=30.0)) as bed:
+        with bed.client() as client:
+            assert (await client.ask(login("probe", "whatever")))[0] == Code.ACCESS_REJECT
+        assert bed.gate.asked == []
+
+
+async def test_status_server_is_limited_per_address() -> None:
+    async with serving(clock=lambda: 5.0) as bed:
+        with bed.client() as client, bed.client(source="127.0.0.2") as other:
+            for identifier in range(STATUS_PER_S + 5):
+                client.send(encode_request(12, identifier, bytes(16), b"", SharedSecret(SECRET)))
+            await bed.observer.until(lambda: bed.observer.drops[DropReason.RATE_LIMITED] == 5)
+            reply = await other.ask(encode_request(12, 1, bytes(16), b"", SharedSecret(SECRET)))
+            assert reply[0] == Code.ACCESS_ACCEPT
+
+
+async def test_status_server_may_be_answered_whatever_the_health() -> None:
+    async with serving(provider(status_server_requires_health=False), is_ready=lambda: False) as bed:
+        with bed.client() as client:
+            assert (await client.ask(encode_request(12, 1, bytes(16), b"", SharedSecret(SECRET))))[0] == 2
+
+
+async def test_the_calling_station_reaches_the_backend() -> None:
+    async with serving() as bed:
+        with bed.client() as client:
+            await client.ask(login(extra=encode_attribute(31, b"00-00-5E-00-53-01")))
+        source = bed.gate.asked[0][2]
+        assert source == dataclasses.replace(source, calling_station="00-00-5E-00-53-01", interactive=True)
