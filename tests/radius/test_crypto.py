@@ -39,7 +39,7 @@ def test_another_key_does_not_decrypt() -> None:
 
 @pytest.mark.parametrize(("plain", "salt"), [(bytes(240), SALT), (b"x", b"\x7f\x01"), (b"x", b"\x80")])
 def test_what_cannot_be_encrypted_is_refused(plain: bytes, salt: bytes) -> None:
-    with pytest.raises(ValueError, match="salt|octets"):
+    with pytest.raises(ValueError, match=r"salt|octets"):
         encrypt_salted(plain, b"secret", AUTHENTICATOR, salt)
 
 
