@@ -1,0 +1,145 @@
+"""Metrics and log lines of the LDAP room; implements `outpost.ldap.observer.LdapObserver`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import final
+
+from prometheus_client.core import Metric
+
+from outpost._fastber import SearchRequest
+from outpost.ldap.filter import filter_text
+from outpost.observe.logs import LogWriter
+from outpost.observe.metrics import Histogram, Tally, gauges
+
+LOGGER = "outpost.ldap"
+SCOPES = {0: "Base Object", 1: "Single Level", 2: "Whole Subtree", 3: "Subordinate Subtree"}
+QUIET = frozenset({"unbind", "eof"})
+"""Ends of connections that nobody needs to read about."""
+
+
+@final
+class LdapMeter:
+    """Counts and tells what the LDAP room did.
+
+    outpost_name: what the label of the same name says, asked at each scrape.
+    """
+
+    def __init__(self, log: LogWriter, outpost_name: Callable[[], str]) -> None:
+        self._log = log
+        self._outpost_name = outpost_name
+        self._requests = 0
+        self._open = {"ldap": 0, "ldaps": 0}
+        self._durations = Histogram(
+            "authentik_outpost_ldap_request_duration_seconds", "Duration of LDAP requests.", ("type", "app")
+        )
+        self._rejected = Tally(
+            "authentik_outpost_ldap_requests_rejected", "LDAP requests refused.", ("type", "reason", "app")
+        )
+        self._operations = Tally("outpost_ldap_operations", "LDAP operations answered.", ("type", "result", "app"))
+        self._connected = Tally("outpost_ldap_connections", "LDAP connections taken.", ("listener",))
+        self._ended = Tally("outpost_ldap_disconnects", "LDAP connections ended.", ("listener", "why"))
+        self._bugs = Tally("outpost_ldap_bugs", "Operations that failed inside.", ())
+
+    def connected(self, listener: str) -> None:
+        """Counts."""
+        self._connected.add((listener,))
+        self._open[listener] = self._open.get(listener, 0) + 1
+
+    def disconnected(self, listener: str, client: str, why: str) -> None:
+        """Counts, and tells unusual ends at debug level."""
+        self._ended.add((listener, why))
+        self._open[listener] = self._open.get(listener, 0) - 1
+        if why not in QUIET and self._log.wants("debug"):
+            self._log.put("debug", LOGGER, "Connection ended", {"client": client, "listener": listener, "why": why})
+
+    def bound(self, app: str, client: str, bind_dn: bytes, took_s: float, result_code: int, reason: str) -> None:
+        """Counts, and tells."""
+        self._count("bind", app, took_s, result_code, reason)
+        if self._log.wants("info"):
+            identifier = self._requests = self._requests + 1
+
+            def fields() -> Mapping[str, object]:
+                return _request(identifier, client, bind_dn, took_s, result_code, reason)
+
+            self._log.put("info", LOGGER, "Bind request", fields)
+
+    def searched(
+        self,
+        app: str,
+        client: str,
+        bind_dn: bytes,
+        request: SearchRequest,
+        took_s: float,
+        result_code: int,
+        reason: str,
+        entries: int,
+    ) -> None:
+        """Counts, and tells; the text of the filter is made by the thread that writes."""
+        self._count("search", app, took_s, result_code, reason)
+        if self._log.wants("info"):
+            identifier = self._requests = self._requests + 1
+
+            def fields() -> Mapping[str, object]:
+                return {
+                    **_request(identifier, client, bind_dn, took_s, result_code, reason),
+                    "attributes": [_text(name) for name in request.attributes],
+                    "baseDN": _text(request.base_object),
+                    "filter": filter_text(request.filter),
+                    "scope": SCOPES.get(request.scope, str(request.scope)),
+                    "entries": entries,
+                }
+
+            self._log.put("info", LOGGER, "Search request", fields)
+
+    def operated(self, kind: str, app: str, client: str, bind_dn: bytes, took_s: float, result_code: int) -> None:
+        """Counts, and tells."""
+        self._count(kind, app, took_s, result_code, "")
+        if self._log.wants("info"):
+            identifier = self._requests = self._requests + 1
+
+            def fields() -> Mapping[str, object]:
+                return {**_request(identifier, client, bind_dn, took_s, result_code, ""), "operation": kind}
+
+            self._log.put("info", LOGGER, "Request", fields)
+
+    def failed(self, what: str, error: BaseException) -> str:
+        """Tells, with the traceback."""
+        self._bugs.add(())
+        return self._log.bug(LOGGER, what, error)
+
+    def families(self) -> Iterator[Metric]:
+        """What a scrape sees."""
+        name = {"outpost_name": self._outpost_name()}
+        yield self._durations.family(name)
+        yield self._rejected.family(name)
+        for ours in (self._operations, self._connected, self._ended, self._bugs):
+            yield ours.family({})
+        rows = [((listener,), float(count)) for listener, count in self._open.items()]
+        yield gauges("outpost_ldap_connections_open", "LDAP connections open now.", ("listener",), rows)
+
+    def _count(self, kind: str, app: str, took_s: float, result_code: int, reason: str) -> None:
+        self._durations.observe((kind, app), took_s)
+        self._operations.add((kind, str(result_code), app))
+        if reason:
+            self._rejected.add((kind, reason, app))
+
+
+def _request(
+    identifier: int, client: str, bind_dn: bytes, took_s: float, result_code: int, reason: str
+) -> dict[str, object]:
+    found: dict[str, object] = {
+        "bindDN": _text(bind_dn).lower(),
+        "client": client,
+        "requestId": identifier,
+        "result": result_code,
+        "took-ms": round(took_s * 1000, 3),
+    }
+    if reason:
+        found["reason"] = reason
+    return found
+
+
+def _text(octets: bytes) -> str:
+    """UTF-8 text, what is none escaped, so long that a line stays a line."""
+    return octets[:1024].decode(errors="backslashreplace")

@@ -1,0 +1,202 @@
+"""Log lines, one JSON object or one readable line each, on a descriptor that may block without anybody waiting for it.
+
+Whoever logs hands a line over and goes on; a thread renders and writes.  When more lines wait than may, further ones
+are dropped and counted.  Fields may be a function, called by the thread, for lines whose text is costly.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, final
+
+import orjson
+import structlog
+
+LEVELS: Final[Mapping[str, int]] = {"trace": 5, "debug": 10, "info": 20, "warning": 30, "error": 40}
+PENDING = 20_000
+"""Lines that may wait; some seconds of a busy server, some MiB."""
+GATHER_S = 0.02
+"""Pause of the writer between two writes, so that lines travel together."""
+FLUSH_S = 2.0
+"""How long an ending process waits for somebody to read its last lines."""
+
+Fields = Mapping[str, object]
+Line = tuple[float, str, str, str, Fields | Callable[[], Fields]]
+"""Seconds since the epoch, level, logger, event, fields."""
+
+
+@final
+class LogWriter:
+    """Takes lines from any thread, writes them from its own."""
+
+    def __init__(self, descriptor: int, *, is_json: bool, level: str = "info", pending: int = PENDING) -> None:
+        self.threshold = LEVELS[level]
+        """Number of the least important level that is written; may be changed at any time."""
+        self.dropped = 0
+        """Lines that nobody will see."""
+        self._descriptor = descriptor
+        self._render = render_json if is_json else render_text
+        self._pending = pending
+        self._lines: deque[Line] = deque()
+        self._wake = threading.Event()
+        self._is_stopped = False
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def wants(self, level: str) -> bool:
+        """Lines of this level are written."""
+        return LEVELS[level] >= self.threshold
+
+    def put(self, level: str, logger: str, event: str, fields: Fields | Callable[[], Fields]) -> None:
+        """Write this line soon; never blocks, never raises."""
+        if LEVELS[level] < self.threshold:
+            return
+        if len(self._lines) >= self._pending:
+            self.dropped += 1
+            return
+        self._lines.append((time.time(), level, logger, event, fields))
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def bug(self, logger: str, what: str, error: BaseException) -> str:
+        """Log a bug with its traceback; the identifier of the line, short enough to be told to a peer."""
+        identifier = os.urandom(4).hex()
+        lines = "".join(traceback.format_exception(error))
+        self.put("error", logger, what, {"id": identifier, "error": type(error).__name__, "traceback": lines})
+        return identifier
+
+    def stop(self) -> None:
+        """Write what waits, for two seconds at most; idempotent."""
+        self._is_stopped = True
+        self._wake.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(FLUSH_S)
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            if not self._is_stopped:
+                time.sleep(GATHER_S)
+            self._wake.clear()
+            is_stopped = self._is_stopped
+            self._write()
+            if is_stopped:
+                return
+
+    def _write(self) -> None:
+        while self._lines:
+            batch = bytearray()
+            while self._lines and len(batch) < 65536:
+                batch += self._rendered(self._lines.popleft())
+            try:
+                view = memoryview(batch)
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+            except OSError:
+                self.dropped += 1
+
+    def _rendered(self, line: Line) -> bytes:
+        try:
+            return self._render(line)
+        except Exception as exc:  # a line that cannot be rendered must not end the thread
+            at, _level, logger, event, _fields = line
+            return self._render((at, "error", logger, "a log line failed", {"error": repr(exc), "of": event}))
+
+
+def render_json(line: Line) -> bytes:
+    """One JSON object with sorted keys."""
+    at, level, logger, event, fields = line
+    known = {"timestamp": _stamp(at), "level": level, "logger": logger, "event": event}
+    found = {**(fields() if callable(fields) else fields), **known}
+    return orjson.dumps(found, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+
+
+def render_text(line: Line) -> bytes:
+    """One line for people; a traceback follows on lines of its own."""
+    at, level, logger, event, fields = line
+    found = dict(fields() if callable(fields) else fields)
+    lines = str(found.pop("traceback", ""))
+    pairs = "".join(f" {key}={_word(value)}" for key, value in found.items())
+    clock = datetime.fromtimestamp(at).astimezone().strftime("%H:%M:%S")
+    return f"{clock} {level:<7} {logger.removeprefix('outpost.'):<12} {_plain(event)}{pairs}\n{lines}".encode()
+
+
+def _stamp(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _plain(text: str) -> str:
+    return text if text.isprintable() else repr(text)
+
+
+def _word(value: object) -> str:
+    text = str(value)
+    return text if text and text.isprintable() and not set(text) & set(' "=') else orjson.dumps(text).decode()
+
+
+@final
+class _Sink:
+    """What structlog calls at the end of its processors."""
+
+    def __init__(self, writer: LogWriter, name: str) -> None:
+        self._writer = writer
+        self._name = name
+
+    def take(self, **event: Any) -> None:
+        level = str(event.pop("level", "info"))
+        name = str(event.pop("logger", self._name))
+        self._writer.put(level, name, str(event.pop("event", "")), event)
+
+    debug = info = warning = warn = error = critical = exception = fatal = msg = take
+
+
+def _level(_logger: Any, method: str, event: Any) -> Any:
+    level = {"warn": "warning", "exception": "error", "critical": "error", "fatal": "error"}.get(method, method)
+    event["level"] = level if level in LEVELS else "info"
+    return event
+
+
+def _exception(_logger: Any, _method: str, event: Any) -> Any:
+    error = event.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()[1]
+    if isinstance(error, BaseException):
+        event["traceback"] = "".join(traceback.format_exception(error))
+    return event
+
+
+class _Handler(logging.Handler):
+    """Takes what libraries log through the standard library."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = {10: "debug", 20: "info", 30: "warning"}.get(record.levelno, "error")
+        fields: dict[str, object] = {}
+        if record.exc_info and record.exc_info[1] is not None:
+            fields["traceback"] = "".join(traceback.format_exception(record.exc_info[1]))
+        self._writer.put(level, record.name, record.getMessage(), fields)
+
+
+def configure(writer: LogWriter) -> None:
+    """Send everything that this process logs to `writer`, libraries' warnings included."""
+    structlog.configure(
+        processors=[_level, _exception, lambda _logger, _method, event: event],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=lambda *names: _Sink(writer, str(names[0]) if names else "outpost"),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_Handler(writer)]
+    root.setLevel(logging.WARNING)
+    logging.captureWarnings(True)

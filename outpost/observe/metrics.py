@@ -1,0 +1,130 @@
+"""Numbers for Prometheus: plain counters where the work is done, folded into families when somebody scrapes.
+
+Names and labels of `authentik_outpost_*` are those of authentik's own outposts, in seconds; `outpost_*` are ours.
+Label values come from closed sets and from the backend (application slugs), never from a client.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, final
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+Labels = tuple[str, ...]
+
+
+@final
+class Histogram:
+    """Counts of durations in seconds, by label values."""
+
+    __slots__ = ("_rows", "help", "labels", "name")
+
+    def __init__(self, name: str, help: str, labels: Labels) -> None:
+        self.name = name
+        self.help = help
+        self.labels = labels
+        self._rows: dict[Labels, list[float]] = {}
+
+    def observe(self, labels: Labels, seconds: float) -> None:
+        """Count one duration."""
+        row = self._rows.get(labels)
+        if row is None:
+            # One cell per bucket, one for longer ones, and the sum.
+            row = self._rows[labels] = [0.0] * (len(BUCKETS) + 2)
+        row[bisect_left(BUCKETS, seconds)] += 1
+        row[-1] += seconds
+
+    def family(self, more: Mapping[str, str]) -> Metric:
+        """What a scrape sees, with the labels `more` in front."""
+        family = HistogramMetricFamily(self.name, self.help, labels=(*more, *self.labels))
+        for labels, row in self._rows.items():
+            total = 0.0
+            buckets = []
+            for bound, count in zip((*map(str, BUCKETS), "+Inf"), row, strict=False):
+                total += count
+                buckets.append((bound, total))
+            family.add_metric((*more.values(), *labels), buckets=buckets, sum_value=row[-1])
+        return family
+
+
+@final
+class Tally:
+    """Totals by label values."""
+
+    __slots__ = ("_rows", "help", "labels", "name")
+
+    def __init__(self, name: str, help: str, labels: Labels) -> None:
+        """name: without `_total`, which the exposition adds."""
+        self.name = name
+        self.help = help
+        self.labels = labels
+        self._rows: Counter[Labels] = Counter()
+
+    def add(self, labels: Labels) -> None:
+        """Count one."""
+        self._rows[labels] += 1
+
+    def family(self, more: Mapping[str, str]) -> Metric:
+        """What a scrape sees, with the labels `more` in front."""
+        family = CounterMetricFamily(self.name, self.help, labels=(*more, *self.labels))
+        for labels, count in self._rows.items():
+            family.add_metric((*more.values(), *labels), count)
+        return family
+
+
+def gauges(name: str, help: str, labels: Labels, rows: Iterable[tuple[Labels, float]]) -> Metric:
+    """A family of values that go up and down."""
+    family = GaugeMetricFamily(name, help, labels=labels)
+    for values, value in rows:
+        family.add_metric(values, value)
+    return family
+
+
+def totals(prefix: str, help: str, counts: Mapping[str, int]) -> Iterator[Metric]:
+    """One counter family per name, for rooms that keep their own counters."""
+    for name, count in counts.items():
+        yield CounterMetricFamily(f"{prefix}_{name}", f"{help}: {name.replace('_', ' ')}.", value=count)
+
+
+Source = Callable[[], Iterable[Metric]]
+
+
+@final
+class _Folding(Collector):
+    def __init__(self, sources: list[Source]) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterable[Metric]:
+        for source in self._sources:
+            yield from source()
+
+    def describe(self) -> Iterable[Metric]:
+        # Names are not looked at before the first scrape.
+        return ()
+
+
+@final
+class Exposition:
+    """Everything that is counted, in the text format of Prometheus."""
+
+    def __init__(self) -> None:
+        self._sources: list[Source] = []
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        self._registry.register(_Folding(self._sources))
+
+    def add(self, source: Source) -> None:
+        """Ask `source` for families at each scrape."""
+        self._sources.append(source)
+
+    def text(self) -> bytes:
+        """The body of an answer to a scrape."""
+        return generate_latest(self._registry)

@@ -1,0 +1,103 @@
+"""Metrics and log lines of the RADIUS room; implements `outpost.radius.observer.RadiusObserver`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import final
+
+from prometheus_client.core import CounterMetricFamily, Metric
+
+from outpost.observe.logs import LogWriter
+from outpost.observe.metrics import Histogram, Tally, gauges
+from outpost.radius.observer import DropReason
+from outpost.radius.packet import code_name
+
+LOGGER = "outpost.radius"
+
+
+@final
+class RadiusMeter:
+    """Counts and tells what the RADIUS room did.
+
+    outpost_name: what the label of the same name says, asked at each scrape.
+    """
+
+    def __init__(self, log: LogWriter, outpost_name: Callable[[], str]) -> None:
+        self._log = log
+        self._outpost_name = outpost_name
+        self._requests = 0
+        self._challenges = (0, 0, 0)
+        self._durations = Histogram(
+            "authentik_outpost_radius_request_duration_seconds", "Duration of RADIUS requests.", ("app",)
+        )
+        self._rejected = Tally(
+            "authentik_outpost_radius_requests_rejected", "RADIUS requests refused.", ("reason", "app")
+        )
+        self._replies = Tally("outpost_radius_replies", "RADIUS requests answered.", ("code", "signed", "app"))
+        self._dropped = Tally("outpost_radius_dropped", "RADIUS datagrams left unanswered.", ("reason", "app"))
+        self._resent = Tally("outpost_radius_resent", "RADIUS replies sent again.", ("app",))
+        self._bugs = Tally("outpost_radius_bugs", "Datagrams that failed inside.", ())
+
+    def answered(
+        self, code: int, reply: int, app: str, client: str, username: str, reason: str, took_s: float, signed: bool
+    ) -> None:
+        """Counts, and tells."""
+        self._durations.observe((app,), took_s)
+        self._replies.add((code_name(reply), "true" if signed else "false", app))
+        if reason:
+            self._rejected.add((reason, app))
+        if self._log.wants("info"):
+            identifier = self._requests = self._requests + 1
+
+            def fields() -> Mapping[str, object]:
+                found: dict[str, object] = {
+                    "code": code_name(code),
+                    "reply": code_name(reply),
+                    "client": client,
+                    "username": username[:256],
+                    "app": app,
+                    "requestId": identifier,
+                    "took-ms": round(took_s * 1000, 3),
+                }
+                return {**found, "reason": reason} if reason else found
+
+            self._log.put("info", LOGGER, "Radius Request", fields)
+
+    def dropped(self, reason: DropReason, app: str) -> None:
+        """Counts."""
+        self._dropped.add((reason, app))
+
+    def noticed(self, reason: DropReason, app: str, client: str, suppressed: int) -> None:
+        """Tells."""
+        fields = {"reason": str(reason), "app": app, "client": client, "suppressed": suppressed}
+        self._log.put("warning", LOGGER, "Datagram dropped", fields)
+
+    def resent(self, app: str) -> None:
+        """Counts."""
+        self._resent.add((app,))
+
+    def challenges(self, opened: int, expired: int, pending: int) -> None:
+        """Remembers the figures."""
+        self._challenges = (opened, expired, pending)
+
+    def explained(self, app: str, client: str, username: str, detail: str) -> None:
+        """Tells."""
+        fields = {"app": app, "client": client, "username": username[:256], "detail": detail}
+        self._log.put("info", LOGGER, "Login explained", fields)
+
+    def failed(self, what: str, error: BaseException) -> str:
+        """Tells, with the traceback."""
+        self._bugs.add(())
+        return self._log.bug(LOGGER, what, error)
+
+    def families(self) -> Iterator[Metric]:
+        """What a scrape sees."""
+        name = {"outpost_name": self._outpost_name()}
+        yield self._durations.family(name)
+        yield self._rejected.family(name)
+        for ours in (self._replies, self._dropped, self._resent, self._bugs):
+            yield ours.family({})
+        opened, expired, pending = self._challenges
+        yield CounterMetricFamily("outpost_radius_challenges", "RADIUS challenges opened.", value=opened)
+        yield CounterMetricFamily("outpost_radius_challenges_expired", "RADIUS challenges expired.", value=expired)
+        yield gauges("outpost_radius_challenges_pending", "RADIUS challenges open now.", (), [((), float(pending))])

@@ -1,0 +1,136 @@
+"""Log lines: form, level, and that nobody ever waits for them."""
+
+import json
+import os
+import threading
+import time
+
+import pytest
+import structlog
+
+from outpost.observe import logs
+from outpost.observe.logs import LogWriter
+
+
+@pytest.fixture
+def pipe():
+    reader, writer = os.pipe()
+    yield reader, writer
+    os.close(reader)
+
+
+def finish(pipe: tuple[int, int], log: LogWriter) -> bytes:
+    log.stop()
+    log.stop()
+    os.close(pipe[1])
+    found = b""
+    while octets := os.read(pipe[0], 65536):
+        found += octets
+    return found
+
+
+def test_json_lines_have_the_known_keys(pipe) -> None:
+    log = LogWriter(pipe[1], is_json=True)
+    log.put("info", "outpost.ldap", "Bind request", {"client": "192.0.2.1", "took-ms": 1.5})
+    line = json.loads(finish(pipe, log))
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "level": "info",
+        "logger": "outpost.ldap",
+        "event": "Bind request",
+        "client": "192.0.2.1",
+        "took-ms": 1.5,
+    }
+
+
+def test_fields_cannot_replace_the_known_keys_or_end_the_line(pipe) -> None:
+    log = LogWriter(pipe[1], is_json=True)
+    log.put("info", "x", "one", {"event": "forged", "name": 'a\n{"event":"forged"}'})
+    (line,) = finish(pipe, log).splitlines()
+    assert json.loads(line)["event"] == "one"
+
+
+def test_text_lines_stay_one_line(pipe) -> None:
+    log = LogWriter(pipe[1], is_json=False)
+    log.put("warning", "outpost.ldap", "odd", {"dn": "cn=a b\nforged", "n": 3})
+    (line,) = finish(pipe, log).decode().splitlines()
+    assert line.endswith('odd dn="cn=a b\\nforged" n=3')
+
+
+def test_levels_below_the_threshold_are_not_rendered(pipe) -> None:
+    log = LogWriter(pipe[1], is_json=True, level="warning")
+    assert not log.wants("info")
+    log.put("info", "x", "no", lambda: pytest.fail("rendered"))
+    log.put("error", "x", "yes", dict)
+    assert [json.loads(line)["event"] for line in finish(pipe, log).splitlines()] == ["yes"]
+
+
+def test_costly_fields_are_worked_out_by_the_writer(pipe) -> None:
+    log = LogWriter(pipe[1], is_json=True)
+    log.put("info", "x", "search", lambda: {"thread": threading.current_thread().name})
+    assert json.loads(finish(pipe, log))["thread"] == "log"
+
+
+def test_a_line_that_cannot_be_rendered_is_told_and_the_next_is_written(pipe) -> None:
+    log = LogWriter(pipe[1], is_json=True)
+    log.put("info", "x", "broken", lambda: {"n": 1 // 0})
+    log.put("info", "x", "fine", {})
+    assert [json.loads(line)["event"] for line in finish(pipe, log).splitlines()] == ["a log line failed", "fine"]
+
+
+def test_a_reader_that_does_not_read_delays_nobody(pipe) -> None:
+    log = LogWriter(pipe[1], is_json=True, pending=100)
+    begun = time.monotonic()
+    for _ in range(5000):
+        log.put("info", "x", "line", {"filler": "x" * 1000})
+    assert time.monotonic() - begun < 5
+    assert log.dropped > 4000
+    drained = threading.Thread(target=lambda: [None for _ in iter(lambda: os.read(pipe[0], 65536), b"")])
+    drained.start()
+    log.stop()
+    os.close(pipe[1])
+    drained.join(5)
+
+
+def test_a_reader_that_is_gone_is_survived() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    log = LogWriter(writer, is_json=True)
+    log.put("info", "x", "line", {})
+    log.stop()
+    os.close(writer)
+    assert log.dropped == 1
+
+
+def test_structlog_and_warnings_of_libraries_arrive(pipe) -> None:
+    import logging
+
+    before = logging.getLogger().handlers[:]
+    log = LogWriter(pipe[1], is_json=True)
+    try:
+        logs.configure(log)
+        structlog.get_logger("outpost.credentials").warning("one", user=3)
+        logging.getLogger("asyncio").error("two")
+        try:
+            raise ValueError("why")
+        except ValueError:
+            structlog.get_logger("outpost").exception("three")
+    finally:
+        logging.captureWarnings(False)
+        logging.getLogger().handlers[:] = before
+        structlog.reset_defaults()
+    lines = [json.loads(line) for line in finish(pipe, log).splitlines()]
+    assert [(line["logger"], line["level"], line["event"]) for line in lines] == [
+        ("outpost.credentials", "warning", "one"),
+        ("asyncio", "error", "two"),
+        ("outpost", "error", "three"),
+    ]
+    assert "ValueError: why" in lines[2]["traceback"]
+
+
+def test_a_bug_has_an_identifier_and_its_traceback(pipe) -> None:
+    log = LogWriter(pipe[1], is_json=True)
+    identifier = log.bug("outpost.ldap", "a search failed", KeyError("x"))
+    line = json.loads(finish(pipe, log))
+    assert line["id"] == identifier
+    assert "KeyError" in line["traceback"]
