@@ -1,11 +1,14 @@
 """Sessions that logins leave on the server: remembered while used, ended when nothing uses them any more.
 
-Ending is a courtesy to the server: asynchronous, bounded, never in anybody's way.
+We ask the server nothing with a session once its login is decided; it is kept so that its end on the server can end
+what rests on it here.  Whoever rests on one (a remembered credential, a bound connection) holds and releases it; one
+that nobody holds ends after a lease.  Ending is a courtesy: asynchronous, bounded, never in anybody's way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,30 +23,43 @@ from outpost.identity import LdapProvider, Provider
 MAX_KEPT = 20_000
 """Sessions remembered; beyond that the oldest is left to expire on the server."""
 MAX_QUEUED = 1_000
+MAX_ENDED = 5_000
+"""Handles remembered of sessions that we ended ourselves."""
+SWEEP_S = 15.0
 WORKERS = 2
 END_TIMEOUT_S = 10.0
 DefaultSlug = Callable[[str], Awaitable[str]]
 """The slug of the server's general invalidation flow, asked with a service's token."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class Kept:
     """A session that somebody may still use."""
 
+    handle: str
     visitor: Visitor
     service: str
     slug: str
     """Flow that ends it; empty: the server's general one."""
     expires_at: float | None
+    """Seconds since the epoch; None: when the server thinks so."""
+    leased_until: float
+    """On the loop's clock."""
+    holders: int = 0
 
 
 class Sessions:
     """The sessions of all outposts of this process."""
 
-    def __init__(self, observer: Observer, default_slug: DefaultSlug, *, is_ending: bool) -> None:
+    def __init__(
+        self, observer: Observer, default_slug: DefaultSlug, *, is_ending: bool, lease_s: float = 600.0
+    ) -> None:
         self._observer = observer
         self._default_slug = default_slug
         self._is_ending = is_ending
+        self._lease_s = lease_s
+        self._sweep: asyncio.TimerHandle | None = None
+        self._ended: OrderedDict[str, None] = OrderedDict()
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._queue: asyncio.Queue[Kept] = asyncio.Queue(MAX_QUEUED)
         self._workers: list[asyncio.Task[None]] = []
@@ -54,27 +70,57 @@ class Sessions:
         return len(self._kept)
 
     def keep(self, handle: str, visitor: Visitor, provider: Provider, service: str, expires_at: float | None) -> None:
-        """Remember the session of an accepted login."""
-        self._kept[handle] = Kept(visitor, service, _slug(provider), expires_at)
-        self._kept.move_to_end(handle)
+        """Remember the session of an accepted login, for the time of the lease at least. On the event loop only."""
+        loop = asyncio.get_running_loop()
+        self._kept[handle] = Kept(handle, visitor, service, _slug(provider), expires_at, loop.time() + self._lease_s)
         while len(self._kept) > MAX_KEPT:
-            self._kept.popitem(last=False)
+            self._enqueue(self._kept.popitem(last=False)[1])
+        if self._sweep is None:
+            self._sweep = loop.call_later(min(SWEEP_S, self._lease_s), self._sweep_leases)
+
+    def hold(self, handle: str) -> None:
+        """Somebody rests on this session; unknown handles are ignored."""
+        kept = self._kept.get(handle)
+        if kept is not None:
+            kept.holders += 1
 
     def release(self, handle: str) -> None:
-        """Nothing uses this session any more: end it on the server, some time soon."""
-        kept = self._kept.pop(handle, None)
-        if kept is not None:
+        """A holder is done; after the last one the session is ended on the server, some time soon."""
+        kept = self._kept.get(handle)
+        if kept is None:
+            return
+        kept.holders -= 1
+        if kept.holders <= 0:
+            del self._kept[handle]
             self._enqueue(kept)
 
     def forget(self, handle: str) -> None:
         """The server has ended this session itself."""
         self._kept.pop(handle, None)
 
+    def is_own_ending(self, handle: str) -> bool:
+        """Whether the end of this session was our doing: nothing that rested on it has to be forgotten for it."""
+        return handle in self._ended
+
+    def _sweep_leases(self) -> None:
+        loop = asyncio.get_running_loop()
+        now, epoch = loop.time(), time.time()
+        for kept in list(self._kept.values()):
+            if kept.expires_at is not None and kept.expires_at <= epoch:
+                del self._kept[kept.handle]  # gone on the server, too
+            elif kept.holders <= 0 and kept.leased_until <= now:
+                del self._kept[kept.handle]
+                self._enqueue(kept)
+        self._sweep = None
+        if self._kept:
+            self._sweep = loop.call_later(min(SWEEP_S, self._lease_s), self._sweep_leases)
+
     def discard(self, visitor: Visitor, provider: Provider, service: str) -> None:
         """End the session of a login that was not accepted, in case it got that far."""
         cookie = visitor.jar.get(SESSION)
-        if cookie and read_claims(cookie).is_authenticated is not False:
-            self._enqueue(Kept(visitor, service, _slug(provider), None))
+        claims = read_claims(cookie)
+        if cookie and claims.is_authenticated is not False:
+            self._enqueue(Kept(claims.handle, visitor, service, _slug(provider), None, 0.0))
 
     def _enqueue(self, kept: Kept) -> None:
         if not self._is_ending:
@@ -101,6 +147,9 @@ class Sessions:
 
     async def _end(self, kept: Kept) -> None:
         """Run the invalidation flow with the session's own cookie; the provider's may not log out, the general does."""
+        self._ended[kept.handle] = None
+        while len(self._ended) > MAX_ENDED:
+            self._ended.popitem(last=False)
         slugs = [kept.slug] if kept.slug else []
         for slug in slugs:
             if await self._leave(kept, slug):
@@ -115,8 +164,11 @@ class Sessions:
 
     async def stop(self, timeout_s: float) -> None:
         """End what is known, for as long as there is time, and stop; idempotent."""
-        for handle in list(self._kept):
-            self.release(handle)
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        while self._kept:
+            self._enqueue(self._kept.popitem(last=False)[1])
         if self._workers:
             try:
                 async with asyncio.timeout(timeout_s):

@@ -56,6 +56,8 @@ class AuthentikSettings:
     """Refuse a RADIUS login whose property mappings failed on the server; otherwise it is accepted without them."""
     end_sessions: bool = True
     """Log out the server's sessions that nothing uses any more."""
+    session_lease_s: float = 600.0
+    """A session that nobody holds is ended after this; longer than a credential is remembered."""
     ldap_options: Mapping[str, LdapOptions] = field(default_factory=dict)
     """By provider name."""
     radius_options: Mapping[str, RadiusOptions] = field(default_factory=dict)
