@@ -84,6 +84,12 @@ def parser() -> argparse.ArgumentParser:
     sub = command("decode", decode, "show what is in an LDAP message or a RADIUS packet")
     sub.add_argument("protocol", choices=("ldap", "radius"))
     sub.add_argument("hex", nargs="?", default="-", metavar="HEX", help="hexadecimal digits, or - for standard input")
+    sub.add_argument(
+        "--secret-file",
+        type=Path,
+        metavar="FILE",
+        help="file with the RADIUS shared secret, to show hidden values and judge authenticators",
+    )
 
     command("version", version, "print the version")
     return top
@@ -188,9 +194,16 @@ def decode(arguments: argparse.Namespace) -> int:
 
         print(decode_ldap.describe(octets))
     else:
-        from outpost.app import decode_radius  # noqa: PLC0415
+        from outpost.identity import Secret  # noqa: PLC0415
+        from outpost.radius.describe import describe_packet  # noqa: PLC0415
 
-        print(decode_radius.describe(octets))
+        secret = None
+        if arguments.secret_file is not None:
+            try:
+                secret = Secret(arguments.secret_file.read_bytes().rstrip(b"\r\n"))
+            except OSError as error:
+                return complain(f"{arguments.secret_file}: {error.strerror}", WRONG)
+        print(describe_packet(octets, secret))
     return OK
 
 

@@ -54,9 +54,5 @@ class ServerSettings:
     """Token of an LDAP outpost, beside one of a RADIUS outpost."""
     token_radius: Secret | None = None
     """Token of a RADIUS outpost, beside one of an LDAP outpost."""
-    insecure: bool = False
-    """Do not verify the server's certificate."""
-    page_size: int = 100
-    """Objects asked for per request."""
     build_hash: str = ""
-    """Told to the server with every hello."""
+    """Shown in the metrics (GIT_BUILD_HASH)."""

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from outpost.backends.authentik.settings import AUTO, AuthentikSettings
 from outpost.config.layers import (
     Given,
     Layers,
+    make,
     read,
     refuse_unknown,
     schema,
@@ -23,14 +25,16 @@ from outpost.config.layers import (
 from outpost.config.sections import ListenSettings, LogSettings, ProcessSettings, ServerSettings
 from outpost.errors import ConfigError
 from outpost.identity import LdapOptions, RadiusOptions
+from outpost.radius.exchange import Limits as ExchangeLimits
 
 T = TypeVar("T")
 
 SECTIONS: Final[Mapping[str, tuple[type[Any], ...]]] = {
-    "authentik": (ServerSettings,),
+    "authentik": (ServerSettings, AuthentikSettings),
     "listen": (ListenSettings,),
     "log": (LogSettings,),
     "process": (ProcessSettings,),
+    "radius": (ExchangeLimits,),
 }
 """The dataclasses that each section fills."""
 OPTIONS: Final[Mapping[str, type[Any]]] = {"ldap": LdapOptions, "radius": RadiusOptions}
@@ -125,10 +129,14 @@ def load(config: Path | None, environ: Mapping[str, str], options: Sequence[tupl
     known = [f"{name}.{s.key}" for name, classes in SECTIONS.items() for cls in classes for s in schema(cls)]
     refuse_unknown(layers, [*TOP, *known])
     given = layers.given
-    parts = {cls: layers.section(name, cls) for name, classes in SECTIONS.items() for cls in classes}
+    values = {cls: (name, layers.values(name, cls)) for name, classes in SECTIONS.items() for cls in classes}
+    server = values.pop(AuthentikSettings)[1]
+    parts: dict[type[Any], Any] = {cls: make(name, cls, **found) for cls, (name, found) in values.items()}
     providers = {name: _extras(table, layers) for name, table in layers.tables.items()}
     directory = _directory(given)
     _check_source(directory, parts[ServerSettings], given)
+    if directory is None:
+        parts[AuthentikSettings] = _authentik(parts[ServerSettings], server, providers)
     places = {key: found.place() for key, found in given.items()}
     for table in layers.tables.values():
         places |= {found.key: found.place() for found in table.values()}
@@ -172,6 +180,24 @@ def _check_source(directory: Path | None, server: ServerSettings, given: Mapping
         raise given["authentik.token"].wrong(
             f"set either this or {given[other].place()}; one token per type, or one whose type decides"
         )
+
+
+def _authentik(
+    server: ServerSettings, values: Mapping[str, Any], providers: Mapping[str, ProviderExtras]
+) -> AuthentikSettings:
+    """What the backend is told. Raises ConfigError."""
+    named = {AUTO: server.token, "ldap": server.token_ldap, "radius": server.token_radius}
+    found = make(
+        "authentik",
+        AuthentikSettings,
+        host=server.host,
+        tokens={service: token for service, token in named.items() if token},
+        ldap_options={name: extras.ldap_options(LdapOptions()) for name, extras in providers.items()},
+        radius_options={name: extras.radius_options(RadiusOptions()) for name, extras in providers.items()},
+        **values,
+    )
+    found.check()
+    return found
 
 
 def _extras(table: Mapping[str, Given], layers: Layers) -> ProviderExtras:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from outpost.backends.authentik.settings import AuthentikSettings
 from outpost.config import settings
 from outpost.config.sections import ListenSettings, LogSettings, ProcessSettings, ServerSettings
 from outpost.config.settings import Settings
@@ -66,8 +67,8 @@ def test_names_of_authentik_are_taken_as_they_are(tmp_path) -> None:
     found = load(tmp_path, None, environ)
     assert found.part(ServerSettings).host == "https://id.example.org"
     assert found.part(ServerSettings).token == Secret(CANARY)
-    assert found.part(ServerSettings).insecure is True
-    assert found.part(ServerSettings).page_size == 250
+    assert found.part(AuthentikSettings).insecure is True
+    assert found.part(AuthentikSettings).page_size == 250
     assert found.part(ServerSettings).build_hash == "abc123"
     assert found.part(LogSettings).debug is True
     assert found.part(ListenSettings).ldap == (Endpoint("127.0.0.1", 1), Endpoint("::1", 2))
