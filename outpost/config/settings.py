@@ -209,7 +209,7 @@ def _extras(table: Mapping[str, Given], layers: Layers) -> ProviderExtras:
 
 
 def _line(key: str, shown: str, place: str | None, kind: Any = str) -> str:
-    value = shown if kind in {bool, int} and shown.isalnum() else _toml(shown)
+    value = shown if kind is bool or (kind is int and shown.isdigit()) else _toml(shown)
     return f"{key} = {value}" + (f"  # {place}" if place else "")
 
 
