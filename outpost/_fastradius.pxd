@@ -26,3 +26,12 @@ cdef class Packet:
     cdef int message_authenticator_at
     cdef int proxy_state_octets
     cdef bytes value_at(self, int offset)
+
+
+cdef class Replies:
+    cdef dict kept
+    cdef Py_ssize_t most
+    cdef Py_ssize_t most_octets
+    cdef Py_ssize_t octets
+    cdef double lifetime_s
+    cdef int forget(self, bytes key) except -1

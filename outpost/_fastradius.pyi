@@ -11,6 +11,7 @@ __all__: Final = (
     "TOO_MANY_ATTRIBUTES",
     "TOO_SHORT",
     "Packet",
+    "Replies",
     "SharedSecret",
     "decode",
     "encode_request",
@@ -107,6 +108,13 @@ class Packet:
     @property
     def eap_message(self) -> bytes | None:
         """All EAP-Message values joined (RFC 3579 3.1), or None without any."""
+    def key(self, path: bytes) -> bytes:
+        """What tells requests apart as long as their content is the same: `path`, code and identifier."""
+    def plain_login(self) -> tuple[str, bytes] | None:
+        """(User-Name, password) of an Access-Request that carries these and nothing that calls for other treatment.
+
+        None for everything else: other codes and methods, State, Service-Type Call-Check, a name that is no text.
+        """
     def attributes(self) -> list[tuple[int, bytes]]:
         """All attributes in order as (type, value)."""
     def reply(self, code: int, attributes: bytes) -> bytes:
@@ -115,6 +123,24 @@ class Packet:
         attributes: encoded and well-formed; neither Message-Authenticator nor Proxy-State among them.
         Raises LimitExceeded beyond 4096 octets.
         """
+
+@final
+class Replies:
+    """Replies given lately, for requests that come again (RFC 5080 2.2.2). The oldest goes first.
+
+    most: replies kept; most_octets: of requests and replies together; lifetime_s: seconds each is kept.
+    """
+
+    def __new__(cls, most: int, most_octets: int, lifetime_s: float) -> Replies: ...
+    def __len__(self) -> int: ...
+    def find(self, key: bytes, request: bytes, now: float) -> bytes | None:
+        """The reply that the very same octets got under this key; None if there is none (any more)."""
+    def keep(self, key: bytes, request: bytes, reply: bytes, now: float) -> None:
+        """Keep a reply, and let go of the oldest ones beyond the limits."""
+    def next_deadline(self) -> float | None:
+        """When the oldest reply is over; None without any."""
+    def expire(self, now: float) -> None:
+        """Let go of the replies nobody asks for any more."""
 
 def decode(data: bytes, secret: SharedSecret) -> Packet | int:
     """The request in a datagram, or the number of what is wrong with it (RFC 2865 3).

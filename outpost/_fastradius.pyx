@@ -8,9 +8,10 @@ two blocks per packet; the tests hold it against hashlib.
 """
 
 cimport cython
+from cpython.unicode cimport PyUnicode_DecodeUTF8
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memchr, memcpy, memset
 
 from outpost.errors import LimitExceeded
 
@@ -23,6 +24,7 @@ __all__ = (
     "TOO_MANY_ATTRIBUTES",
     "TOO_SHORT",
     "Packet",
+    "Replies",
     "SharedSecret",
     "decode",
     "encode_request",
@@ -116,6 +118,7 @@ cdef enum:
     MOST_ATTRIBUTES = 200
 
 cdef enum Code:
+    ACCESS_REQUEST = 1
     ACCOUNTING_REQUEST = 4
     DISCONNECT_REQUEST = 40
     COA_REQUEST = 43
@@ -133,6 +136,10 @@ cdef enum AttributeType:
     CHAP_CHALLENGE = 60
     EAP_MESSAGE = 79
     MESSAGE_AUTHENTICATOR = 80
+
+cdef enum:
+    # Service-Type of a MAC authentication bypass (RFC 2865 5.6).
+    CALL_CHECK = 10
 
 cdef uint8_t ZEROS[16]  # static storage: all zero, never written
 
@@ -432,6 +439,40 @@ cdef class Packet:
             return None
         return b"".join([value for number, value in self.attributes() if number == EAP_MESSAGE])
 
+    def key(self, bytes path not None) -> bytes:
+        """What tells requests apart as long as their content is the same: `path`, code and identifier."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(path)
+        cdef bytes key = PyBytes_FromStringAndSize(NULL, size + 2)
+        memcpy(PyBytes_AS_STRING(key), PyBytes_AS_STRING(path), <size_t>size)
+        memcpy(PyBytes_AS_STRING(key) + size, PyBytes_AS_STRING(self.octets), 2)
+        return key
+
+    def plain_login(self):
+        """(User-Name, password) of an Access-Request that carries these and nothing that calls for other treatment.
+
+        None for everything else: other codes and methods, State, Service-Type Call-Check, a name that is no text.
+        """
+        cdef const uint8_t *raw = <const uint8_t *>PyBytes_AS_STRING(self.octets)
+        cdef bytes password
+        cdef int size
+        if (
+            self.code != ACCESS_REQUEST or self.user_name_at == 0 or self.user_password_at == 0 or self.state_at
+            or self.chap_password_at or self.has_eap or self.has_ms_chap or self.is_ambiguous
+            or self.service_type == CALL_CHECK
+        ):
+            return None
+        size = raw[self.user_password_at + 1] - 2
+        if size < 16 or size > 128 or size & 15:
+            return None
+        password = unhide(raw + self.user_password_at + 2, size, self.secret, raw + 4)
+        size = raw[self.user_name_at + 1] - 2
+        if size == 0 or PyBytes_GET_SIZE(password) == 0 or memchr(raw + self.user_name_at + 2, 0, <size_t>size) != NULL:
+            return None
+        try:
+            return PyUnicode_DecodeUTF8(<char *>raw + self.user_name_at + 2, size, NULL), password
+        except UnicodeDecodeError:
+            return None
+
     def attributes(self) -> list:
         """All attributes in order as (type, value)."""
         cdef const uint8_t *raw = <const uint8_t *>PyBytes_AS_STRING(self.octets)
@@ -667,3 +708,80 @@ def encode_request(
         md5_update(&digest, out, size)
         md5_finish_secret(&digest, secret, &out[4])
     return PyBytes_FromStringAndSize(<char *>out, size)
+
+
+# -- duplicates -----------------------------------------------------------------------------------
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Kept:
+    """One reply. No Python container, so that the garbage collector has nothing to walk through."""
+
+    cdef bytes request
+    cdef bytes reply
+    cdef double expires_at
+
+
+@cython.final
+cdef class Replies:
+    """Replies given lately, for requests that come again (RFC 5080 2.2.2). The oldest goes first."""
+
+    def __cinit__(self, Py_ssize_t most, Py_ssize_t most_octets, double lifetime_s):
+        if most < 1 or most_octets < 1 or not lifetime_s > 0:
+            raise ValueError("limits must be positive")
+        self.kept = {}
+        self.most = most
+        self.most_octets = most_octets
+        self.lifetime_s = lifetime_s
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def find(self, bytes key not None, bytes request not None, double now):
+        """The reply that the very same octets got under this key; None if there is none (any more)."""
+        cdef Kept found
+        found = <Kept>self.kept.get(key)
+        if found is None:
+            return None
+        # Octets, not the Request Authenticator alone: a device that repeats authenticators must not get
+        # the answer to another user's request.
+        if now < found.expires_at and found.request == request:
+            return found.reply
+        self.forget(key)
+        return None
+
+    def keep(self, bytes key not None, bytes request not None, bytes reply not None, double now) -> None:
+        """Keep a reply, and let go of the oldest ones beyond the limits."""
+        cdef Kept one = Kept.__new__(Kept)
+        if key in self.kept:
+            self.forget(key)
+        one.request = request
+        one.reply = reply
+        one.expires_at = now + self.lifetime_s
+        self.kept[key] = one
+        self.octets += PyBytes_GET_SIZE(request) + PyBytes_GET_SIZE(reply)
+        while len(self.kept) > self.most or self.octets > self.most_octets:
+            self.forget(next(iter(self.kept)))
+
+    def next_deadline(self):
+        """When the oldest reply is over; None without any."""
+        cdef Kept oldest
+        for oldest in self.kept.values():
+            return oldest.expires_at
+        return None
+
+    def expire(self, double now) -> None:
+        """Let go of the replies nobody asks for any more."""
+        cdef Kept oldest
+        while self.kept:
+            key = next(iter(self.kept))
+            oldest = <Kept>self.kept[key]
+            if now < oldest.expires_at:
+                return
+            self.forget(key)
+
+    cdef int forget(self, bytes key) except -1:
+        cdef Kept gone = <Kept>self.kept.pop(key)
+        self.octets -= PyBytes_GET_SIZE(gone.request) + PyBytes_GET_SIZE(gone.reply)
+        return 0

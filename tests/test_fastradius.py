@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outpost import _fastradius
-from outpost._fastradius import Packet, SharedSecret, decode, encode_request, hide_user_password, unhide_user_password
+from outpost._fastradius import (
+    Packet,
+    Replies,
+    SharedSecret,
+    decode,
+    encode_request,
+    hide_user_password,
+    unhide_user_password,
+)
 from outpost.errors import LimitExceeded
 from tests import oracle_radius as oracle
 
@@ -238,3 +246,57 @@ def test_an_empty_shared_secret_is_refused() -> None:
 
 def test_nothing_secret_is_shown() -> None:
     assert "xyzzy" not in repr(XYZZY) and "nemo" not in repr(good(NEMO, XYZZY))
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "extra", "found"),
+    [
+        (b"alice", b"wonder", b"", ("alice", b"wonder")),
+        ("älice".encode(), b"\xff\xfe", oracle.attribute(6, b"\0\0\0\1"), ("älice", b"\xff\xfe")),
+        (b"", b"wonder", b"", None),
+        (b"al\0ice", b"wonder", b"", None),
+        (b"\xff", b"wonder", b"", None),
+        (b"alice", b"", b"", None),
+        (b"alice", b"wonder", oracle.attribute(24, b"state"), None),
+        (b"alice", b"wonder", oracle.attribute(3, bytes(17)), None),
+        (b"alice", b"wonder", oracle.attribute(79, b"x"), None),
+        (b"alice", b"wonder", oracle.attribute(6, b"\0\0\0\x0a"), None),
+        (b"alice", b"wonder", oracle.attribute(1, b"bob"), None),
+        (b"alice", b"wonder", oracle.attribute(26, b"\0\0\1\x37\x19\2"), None),
+    ],
+)
+def test_plain_logins_are_told(name: bytes, password: bytes, extra: bytes, found: object) -> None:
+    body = oracle.attribute(1, name) + oracle.attribute(2, hide_user_password(password, XYZZY, AUTHENTICATOR)) + extra
+    assert good(encode_request(1, 1, AUTHENTICATOR, body, XYZZY), XYZZY).plain_login() == found
+    status = good(encode_request(12, 1, AUTHENTICATOR, body, XYZZY), XYZZY)
+    assert status.plain_login() is None and status.key(b"path") == b"path\x0c\x01"
+    without = body[: 2 + len(name)]
+    assert good(encode_request(1, 1, AUTHENTICATOR, without, XYZZY), XYZZY).plain_login() is None
+
+
+def test_replies_are_for_the_same_octets_and_their_time() -> None:
+    replies = Replies(10, 1000, 5.0)
+    replies.keep(b"key", b"request", b"reply", 0.0)
+    assert replies.find(b"key", b"request", 4.9) == b"reply" and replies.find(b"yek", b"request", 0.0) is None
+    assert replies.find(b"key", b"another", 1.0) is None and len(replies) == 0
+    replies.keep(b"key", b"request", b"reply", 0.0)
+    assert replies.next_deadline() == 5.0 and replies.find(b"key", b"request", 5.0) is None
+    assert len(replies) == 0 and replies.next_deadline() is None
+
+
+def test_replies_are_bounded_by_number_and_octets() -> None:
+    replies = Replies(10, 1000, 5.0)
+    for number in range(20):
+        replies.keep(b"%d" % number, b"request", b"reply", float(number))
+    assert len(replies) == 10 and replies.find(b"9", b"request", 0.0) is None and replies.next_deadline() == 15.0
+    replies.expire(16.0)
+    assert len(replies) == 8 and replies.find(b"19", b"request", 16.0) == b"reply"
+    for number in range(20):
+        replies.keep(b"same", b"request", bytes(200), float(number))
+    assert len(replies) == 9 and replies.find(b"same", b"request", 19.0) == bytes(200)
+    replies.expire(100.0)
+    for number in range(100):
+        replies.keep(b"%d" % number, bytes(50), bytes(50), 100.0)
+        assert len(replies) <= 10
+    with pytest.raises(ValueError, match="positive"):
+        Replies(0, 1, 1.0)

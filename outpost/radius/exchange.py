@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import final
 
 from outpost import _fastradius
-from outpost._fastradius import Packet, decode
+from outpost._fastradius import Packet, Replies, decode
 from outpost.identity import Source
 from outpost.radius.clients import Client, ClientTable, unmapped
 from outpost.radius.observer import DropReason, RadiusObserver
@@ -89,8 +89,7 @@ class Exchange:
         self._observer = observer
         self._limits = limits
         self._pending: dict[bytes, Request] = {}
-        self._replies: dict[bytes, tuple[bytes, bytes, float]] = {}
-        self._reply_octets = 0
+        self._replies = Replies(limits.replies, limits.reply_octets, limits.reply_lifetime_s)
         self._notices: dict[tuple[DropReason, bytes], list[float]] = {}
 
     @property
@@ -106,6 +105,7 @@ class Exchange:
     def receive_datagram(self, data: bytes, address: bytes, path: bytes, now: float) -> Request | bytes | None:
         """A new request, the octets of a reply to send once more, or None for silence.
 
+        The request is to be finished, given up or held before the next datagram is received.
         address: the sender's, 4 or 16 octets; path: where a reply goes, the same octets for the same sender, port and
         listener; now: monotonic seconds.
         """
@@ -118,15 +118,11 @@ class Exchange:
         if isinstance(packet, DropReason):
             self._drop(packet, client.app, address, now)
             return None
-        key = path + packet.octets[:2]
-        # Octets, not the Request Authenticator alone: a device that repeats authenticators must not get
-        # the answer to another user's request.
-        kept = self._replies.get(key)
-        if kept is not None:
-            if kept[0] == packet.octets and now < kept[2]:
-                self._observer.resent(client.app)
-                return kept[1]
-            self._forget(key)
+        key = packet.key(path)
+        reply = self._replies.find(key, packet.octets, now)
+        if reply is not None:
+            self._observer.resent(client.app)
+            return reply
         older = self._pending.get(key)
         if older is not None:
             if older.packet.octets == packet.octets:
@@ -134,22 +130,22 @@ class Exchange:
                 return None
             self._end(older)
             self._drop(DropReason.SUPERSEDED, client.app, address, now)
-        if len(self._pending) >= self._limits.pending:
-            self._drop(DropReason.OVERLOADED, client.app, address, now)
-            return None
-        request = self._pending[key] = Request(packet, client, peer.source, path, key, now)
-        return request
+        return Request(packet, client, peer.source, path, key, now)
+
+    def hold(self, request: Request) -> bool:
+        """Remember a request that is not answered at once; False if there are too many, and it is dropped."""
+        if len(self._pending) >= self._limits.pending and self._pending.get(request.key) is not request:
+            self.give_up(request, DropReason.OVERLOADED, request.received_at)
+            return False
+        self._pending[request.key] = request
+        return True
 
     def finish(self, request: Request, reply: bytes, now: float) -> bool:
         """Keep the reply for retransmissions; whether it is to be sent at all."""
         if not request.is_live:
             return False
         self._end(request)
-        limits = self._limits
-        self._replies[request.key] = (request.packet.octets, reply, now + limits.reply_lifetime_s)
-        self._reply_octets += len(request.packet.octets) + len(reply)
-        while len(self._replies) > limits.replies or self._reply_octets > limits.reply_octets:
-            self._forget(next(iter(self._replies)))
+        self._replies.keep(request.key, request.packet.octets, reply, now)
         return True
 
     def give_up(self, request: Request, reason: DropReason, now: float) -> None:
@@ -163,17 +159,14 @@ class Exchange:
         deadlines = []
         if self._pending:
             deadlines.append(next(iter(self._pending.values())).received_at + self._limits.abandon_after_s)
-        if self._replies:
-            deadlines.append(next(iter(self._replies.values()))[2])
+        reply = self._replies.next_deadline()
+        if reply is not None:
+            deadlines.append(reply)
         return min(deadlines, default=None)
 
     def handle_deadline(self, now: float) -> None:
         """Forget what is over: replies nobody asks for any more, requests nobody waits for."""
-        while self._replies:
-            key, kept = next(iter(self._replies.items()))
-            if now < kept[2]:
-                break
-            self._forget(key)
+        self._replies.expire(now)
         while self._pending:
             oldest = next(iter(self._pending.values()))
             if now < oldest.received_at + self._limits.abandon_after_s:
@@ -187,10 +180,6 @@ class Exchange:
         request.is_live = False
         if self._pending.get(request.key) is request:
             del self._pending[request.key]
-
-    def _forget(self, key: bytes) -> None:
-        octets, reply, _ = self._replies.pop(key)
-        self._reply_octets -= len(octets) + len(reply)
 
     def _drop(self, reason: DropReason, app: str, address: bytes, now: float) -> None:
         self._observer.dropped(reason, app)

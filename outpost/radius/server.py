@@ -183,6 +183,8 @@ class RadiusServer:
         if len(self._tasks) >= self._limits.logins:
             self._exchange.give_up(login.request, DropReason.OVERLOADED, now)
             return
+        if not self._exchange.hold(login.request):
+            return
         assert self._loop is not None
         task = self._loop.create_task(self._log_in(login))
         self._tasks.add(task)
@@ -212,6 +214,8 @@ class RadiusServer:
         due = request.received_at + outcome.delay_s
         if due > now and len(self._delayed) < self._limits.delayed and not self._is_stopping:
             assert self._loop is not None
+            if not self._exchange.hold(request):
+                return None
             self._delayed[request] = self._loop.call_later(due - now, self._due, request, outcome, now)
             return None
         return self._finish(request, outcome, now, now)
@@ -225,15 +229,16 @@ class RadiusServer:
     def _finish(self, request: Request, answer: Answer, decided_at: float, now: float) -> bytes | None:
         if not self._exchange.finish(request, answer.octets, now):
             return None
+        packet = request.packet
         self._observer.answered(
-            request.packet.code,
+            packet.code,
             answer.code,
             request.client.app,
             request.source.address,
             answer.username,
             answer.reason,
             decided_at - request.received_at,
-            request.packet.is_signed,
+            packet.is_signed,
         )
         return answer.octets
 

@@ -159,9 +159,14 @@ class RadiusService:
         return self._reply(request, Code.ACCESS_ACCEPT, b"")
 
     def _access(self, request: Request) -> Outcome | Login:
-        packet, client = request.packet, request.client
-        provider = client.provider
-        options = provider.options
+        found = request.packet.plain_login()
+        if found is None:
+            return self._uncommon(request)
+        return self._login(request, found[0], found[1], None)
+
+    def _uncommon(self, request: Request) -> Outcome | Login:
+        """An Access-Request that is no plain PAP login: other methods, devices, answers to prompts, nonsense."""
+        packet = request.packet
         try:
             username = (packet.user_name or b"").decode()
         except UnicodeDecodeError:
@@ -170,19 +175,22 @@ class RadiusService:
             return self._bypass(request, username)
         if packet.has_eap or packet.has_ms_chap or packet.chap_password is not None:
             return self._unsupported(request, username)
-        if not username or "\0" in username:
+        password = packet.user_password
+        if not username or "\0" in username or (password is None and packet.has_user_password):
             return self._reject(request, username, RejectReason.INVALID_CREDENTIALS)
+        return self._login(request, username, password or b"", packet.state)
+
+    def _login(self, request: Request, username: str, password: bytes, state: bytes | None) -> Outcome | Login:
+        client = request.client
+        provider = client.provider
+        options = provider.options
         if username == options.probe_user:
             return self._reject(request, username, RejectReason.INVALID_CREDENTIALS, delay_s=0.0)
-        password = packet.user_password
-        if password is None and packet.has_user_password:
-            return self._reject(request, username, RejectReason.INVALID_CREDENTIALS)
-        if password and len(username) <= 17 and client.bypass.concerns(username, password):
+        if 12 <= len(username) <= 17 and client.bypass.concerns(username, password):
             return self._bypass(request, username)
         if options.strip_realm:
             username = without_realm(username)
         continuation = None
-        state = packet.state
         if state is not None:
             waiting = self._conversations.take(
                 state, provider.pk, request.source.address, username, now=request.received_at
@@ -197,7 +205,7 @@ class RadiusService:
         if continuation is None:
             accepted = self._gate.known(provider, username, password, request.source)
             if accepted is not None:
-                return self._tell(request, username, accepted)
+                return self._accept(request, username, accepted)
         try:
             password.decode()
         except UnicodeDecodeError:
@@ -205,8 +213,9 @@ class RadiusService:
             self._explain(request, username, "the password is no UTF-8 text; do the shared secrets agree?")
             return self._reject(request, username, RejectReason.INVALID_CREDENTIALS)
         source = request.source
-        if packet.calling_station_id:
-            source = replace(source, calling_station=packet.calling_station_id.decode(errors="replace"))
+        calling = request.packet.calling_station_id
+        if calling:
+            source = replace(source, calling_station=calling.decode(errors="replace"))
         return Login(request, username, Secret(password), source, continuation)
 
     def _bypass(self, request: Request, username: str) -> Outcome:

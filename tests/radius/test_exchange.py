@@ -20,8 +20,8 @@ def exchange(policy: str = "auto", **limits: float) -> tuple[Exchange, Recorder]
     return Exchange(table, observer, dataclasses.replace(DEFAULTS, **limits)), observer
 
 
-def new(found: Request | bytes | None) -> Request:
-    assert isinstance(found, Request)
+def new(machine: Exchange, found: Request | bytes | None) -> Request:
+    assert isinstance(found, Request) and machine.hold(found)
     return found
 
 
@@ -60,7 +60,7 @@ def test_message_authenticator_matrix(policy: str) -> None:
 def test_the_policy_is_never_latched_by_what_came_before() -> None:
     machine, observer = exchange("auto")
     for identifier in range(10):
-        new(machine.receive_datagram(login(sign=identifier % 2 == 0, identifier=identifier), HOME, PATH, 0.0))
+        new(machine, machine.receive_datagram(login(sign=identifier % 2 == 0, identifier=identifier), HOME, PATH, 0.0))
     assert not observer.drops
 
 
@@ -84,7 +84,7 @@ def test_unknown_clients_get_silence_and_one_line_per_interval() -> None:
 
 def test_rfc5080_2_2_2_a_retransmission_gets_the_identical_reply() -> None:
     machine, observer = exchange()
-    request = new(machine.receive_datagram(login(), HOME, PATH, 0.0))
+    request = new(machine, machine.receive_datagram(login(), HOME, PATH, 0.0))
     assert machine.receive_datagram(login(), HOME, PATH, 1.0) is None
     assert observer.drops == {DropReason.DUPLICATE: 1} and observer.notices == []
     assert machine.finish(request, b"reply", 2.0)
@@ -92,39 +92,39 @@ def test_rfc5080_2_2_2_a_retransmission_gets_the_identical_reply() -> None:
         assert machine.receive_datagram(login(), HOME, PATH, 3.0) == b"reply"
     assert observer.resends == 3
     assert not machine.finish(request, b"twice", 3.0)
-    new(machine.receive_datagram(login(), HOME, PATH, 12.0))
+    new(machine, machine.receive_datagram(login(), HOME, PATH, 12.0))
 
 
 def test_a_new_authenticator_is_a_new_request_and_the_old_one_is_never_answered() -> None:
     machine, observer = exchange()
-    old = new(machine.receive_datagram(login(), HOME, PATH, 0.0))
-    fresh = new(machine.receive_datagram(login(authenticator=bytes(16)), HOME, PATH, 1.0))
+    old = new(machine, machine.receive_datagram(login(), HOME, PATH, 0.0))
+    fresh = new(machine, machine.receive_datagram(login(authenticator=bytes(16)), HOME, PATH, 1.0))
     assert observer.drops == {DropReason.SUPERSEDED: 1}
     assert not machine.finish(old, b"old", 2.0)
     assert machine.finish(fresh, b"new", 2.0)
     assert machine.receive_datagram(login(authenticator=bytes(16)), HOME, PATH, 3.0) == b"new"
-    new(machine.receive_datagram(login(), HOME, PATH, 3.0))
+    new(machine, machine.receive_datagram(login(), HOME, PATH, 3.0))
 
 
 def test_a_repeated_authenticator_never_gets_another_users_reply() -> None:
     machine, _ = exchange()
-    request = new(machine.receive_datagram(login(), HOME, PATH, 0.0))
+    request = new(machine, machine.receive_datagram(login(), HOME, PATH, 0.0))
     assert machine.finish(request, b"accept", 0.0)
-    new(machine.receive_datagram(login("mallory", "x"), HOME, PATH, 1.0))
+    new(machine, machine.receive_datagram(login("mallory", "x"), HOME, PATH, 1.0))
 
 
 def test_port_path_code_and_identifier_are_part_of_the_key() -> None:
     machine, observer = exchange()
-    new(machine.receive_datagram(login(), HOME, PATH, 0.0))
-    new(machine.receive_datagram(login(), HOME, b"\0other", 0.0))
-    new(machine.receive_datagram(login(identifier=2), HOME, PATH, 0.0))
-    new(machine.receive_datagram(encode_request(12, 1, bytes(16), b"", SharedSecret(SECRET)), HOME, PATH, 0.0))
+    new(machine, machine.receive_datagram(login(), HOME, PATH, 0.0))
+    new(machine, machine.receive_datagram(login(), HOME, b"\0other", 0.0))
+    new(machine, machine.receive_datagram(login(identifier=2), HOME, PATH, 0.0))
+    new(machine, machine.receive_datagram(encode_request(12, 1, bytes(16), b"", SharedSecret(SECRET)), HOME, PATH, 0.0))
     assert machine.pending == 4 and not observer.drops
 
 
 def test_a_bad_message_authenticator_does_not_touch_the_duplicates() -> None:
     machine, observer = exchange()
-    request = new(machine.receive_datagram(login(), HOME, PATH, 0.0))
+    request = new(machine, machine.receive_datagram(login(), HOME, PATH, 0.0))
     bent = bytearray(login(authenticator=bytes(16)))
     bent[-1] ^= 1
     assert machine.receive_datagram(bytes(bent), HOME, PATH, 0.0) is None
@@ -135,15 +135,17 @@ def test_memory_is_bounded() -> None:
     machine, observer = exchange(replies=10, pending=10)
     for number in range(20):
         request = machine.receive_datagram(login(identifier=number), HOME, PATH, 0.0)
-        assert isinstance(request, Request) is (number < 10)
+        assert isinstance(request, Request) and machine.hold(request) is (number < 10)
     assert observer.drops == {DropReason.OVERLOADED: 10}
     machine, observer = exchange(replies=10)
     for number in range(20):
-        assert machine.finish(new(machine.receive_datagram(login(identifier=number), HOME, PATH, 0.0)), b"r", 0.0)
+        assert machine.finish(
+            new(machine, machine.receive_datagram(login(identifier=number), HOME, PATH, 0.0)), b"r", 0.0
+        )
     assert machine.replies == 10
     machine, observer = exchange(reply_octets=1000)
     for number in range(20):
-        request = new(machine.receive_datagram(login(identifier=number), HOME, PATH, 0.0))
+        request = new(machine, machine.receive_datagram(login(identifier=number), HOME, PATH, 0.0))
         assert machine.finish(request, bytes(200), 0.0)
     assert machine.replies == 1000 // (len(login()) + 200)
     machine, observer = exchange(notices=5)
@@ -155,8 +157,8 @@ def test_memory_is_bounded() -> None:
 def test_deadlines_forget_what_is_over() -> None:
     machine, observer = exchange()
     assert machine.next_deadline() is None
-    slow = new(machine.receive_datagram(login(), HOME, PATH, 0.0))
-    done = new(machine.receive_datagram(login(identifier=2), HOME, PATH, 0.0))
+    slow = new(machine, machine.receive_datagram(login(), HOME, PATH, 0.0))
+    done = new(machine, machine.receive_datagram(login(identifier=2), HOME, PATH, 0.0))
     assert machine.finish(done, b"reply", 0.0) and machine.next_deadline() == DEFAULTS.reply_lifetime_s
     machine.handle_deadline(DEFAULTS.reply_lifetime_s)
     assert machine.replies == 0 and machine.next_deadline() == DEFAULTS.abandon_after_s
@@ -167,9 +169,9 @@ def test_deadlines_forget_what_is_over() -> None:
 
 def test_giving_up_lets_a_retransmission_try_again() -> None:
     machine, observer = exchange()
-    machine.give_up(new(machine.receive_datagram(login(), HOME, PATH, 0.0)), DropReason.UNAVAILABLE, 1.0)
+    machine.give_up(new(machine, machine.receive_datagram(login(), HOME, PATH, 0.0)), DropReason.UNAVAILABLE, 1.0)
     assert observer.drops == {DropReason.UNAVAILABLE: 1}
-    new(machine.receive_datagram(login(), HOME, PATH, 2.0))
+    new(machine, machine.receive_datagram(login(), HOME, PATH, 2.0))
 
 
 def test_ambiguous_requests_get_silence() -> None:

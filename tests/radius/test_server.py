@@ -254,3 +254,23 @@ async def test_status_server_tells_the_truth_about_health() -> None:
             await bed.observer.until(lambda: bed.observer.drops[DropReason.NOT_READY] == 1)
             assert client.is_silent()
         assert bed.gate.asked == []
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "host", "source"),
+    [("127.0.0.0/24", "127.0.0.254/32", "127.0.0.1", "127.0.0.254"), ("::/0", "::1/128", "::1", "::1")],
+)
+async def test_overlapping_networks_never_mix_their_secrets(wide: str, narrow: str, host: str, source: str) -> None:
+    providers = [provider(1, wide, b"wide"), provider(2, narrow, b"narrow", message_authenticator="require")]
+    async with serving(*providers, host="::") as bed:
+        bed.gate.cached.add("alice")
+        with bed.client(host, source) as client:
+            for number in range(2000):
+                if number % 100 == 0:
+                    bed.server.serve(providers if number % 200 else providers[::-1])
+                authenticator = number.to_bytes(16, "big")
+                request = login(identifier=number & 255, authenticator=authenticator, secret=b"narrow")
+                assert (await client.ask(request, b"narrow"))[0] == Code.ACCESS_ACCEPT
+            client.send(login(secret=b"wide"))
+            await bed.observer.until(lambda: bed.observer.drops[DropReason.BAD_MESSAGE_AUTHENTICATOR] == 1)
+        assert {answer[2] for answer in bed.observer.answers} == {"app-2"} and len(bed.observer.answers) == 2000
