@@ -1,18 +1,24 @@
 """Hostile datagrams against exchange and service: nothing crashes, nothing is wrongly accepted, memory is bounded."""
 
+import contextlib
 import os
 import random
 import tracemalloc
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from outpost._fastradius import Packet, SharedSecret, decode, encode_request
-from outpost.identity import Accepted, Decision, RadiusProvider, Secret, Source
+from outpost.errors import DecodeError
+from outpost.identity import Accepted, Decision, RadiusProvider, ReplyAttributes, Secret, Source
+from outpost.radius.attributes import Flawed, Renderer
 from outpost.radius.clients import ClientTable
+from outpost.radius.describe import describe_packet
 from outpost.radius.dictionary import shipped
 from outpost.radius.exchange import DEFAULTS, Exchange, Request
-from outpost.radius.packet import Code
+from outpost.radius.packet import Code, decode_attributes
 from outpost.radius.service import Answer, Login, RadiusService
 from tests import oracle_radius as oracle
 from tests.radius.testbed import ALICE, SECRET, Recorder, login, provider
@@ -108,3 +114,22 @@ def test_a_million_hostile_datagrams() -> None:
         run(100_000, seed)
     assert tracemalloc.get_traced_memory()[0] < before + (4 << 20)
     tracemalloc.stop()
+
+
+@given(st.binary(max_size=300), st.booleans())
+def test_describing_any_octets_raises_nothing_but_decode_errors(body: bytes, is_reply: bool) -> None:
+    packet = bytes((2 if is_reply else 1, 1)) + (20 + len(body)).to_bytes(2, "big") + bytes(16) + body
+    for data in (body, packet):
+        with contextlib.suppress(DecodeError):
+            describe_packet(data, Secret(SECRET), login())
+
+
+@given(st.binary(max_size=300), st.lists(st.tuples(st.sampled_from((26, 64, 69, 81, 11)), st.binary(max_size=60))))
+def test_rendering_any_packet_raises_nothing_but_flaws(body: bytes, attributes: list[tuple[int, bytes]]) -> None:
+    well_formed = b"".join(oracle.attribute(*one) for one in attributes)
+    renderer = Renderer(shipped(), os.urandom)
+    for octets in (body, well_formed):
+        packet = b"\1\1" + (20 + len(octets)).to_bytes(2, "big") + bytes(16) + octets
+        with contextlib.suppress(Flawed):
+            encoded = renderer.render(ReplyAttributes(packet=packet), 2, SECRET, bytes(16))
+            assert all(number not in {24, 33, 79, 80} for number, _ in decode_attributes(encoded))
