@@ -1,7 +1,7 @@
 """What the LDAP room tells about its work; metrics and logs implement it.
 
-Every method is called on the hot path: count, queue, and return; never block, never format unless the level asks for it,
-never raise.
+Every method is called on the hot path: count, queue, and return; never block, never format unless the level asks for
+it, never raise.
 """
 
 from __future__ import annotations
