@@ -23,6 +23,9 @@ from outpost.config.layers import (
     unknown,
 )
 from outpost.config.sections import ListenSettings, LogSettings, ProcessSettings, ServerSettings
+from outpost.credentials.cache import CacheSettings
+from outpost.credentials.gate import GateSettings
+from outpost.credentials.limiter import LimiterSettings
 from outpost.errors import ConfigError
 from outpost.identity import LdapOptions, RadiusOptions
 from outpost.radius.exchange import Limits as ExchangeLimits
@@ -31,8 +34,11 @@ T = TypeVar("T")
 
 SECTIONS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "authentik": (ServerSettings, AuthentikSettings),
+    "cache": (CacheSettings,),
+    "limiter": (LimiterSettings,),
     "listen": (ListenSettings,),
     "log": (LogSettings,),
+    "logins": (GateSettings,),
     "process": (ProcessSettings,),
     "radius": (ExchangeLimits,),
 }
