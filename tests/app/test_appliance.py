@@ -1,0 +1,196 @@
+"""The composition, with a scripted backend and everything else real."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from ipaddress import ip_network
+
+import aiohttp
+import pytest_asyncio
+
+from outpost._fastradius import SharedSecret, encode_request, hide_user_password
+from outpost.app.appliance import Appliance
+from outpost.app.backend import Source as BackendSource
+from outpost.config import settings
+from outpost.identity import (
+    Accepted,
+    Decision,
+    Identity,
+    People,
+    RadiusOptions,
+    RadiusProvider,
+    Rejected,
+    RejectReason,
+    Revoked,
+    Secret,
+    Served,
+)
+from outpost.observe.logs import LogWriter
+from outpost.radius.packet import encode_attribute
+
+KEY = SharedSecret(b"testing123")
+PROVIDER = RadiusProvider(
+    1, "wifi", "wifi", (ip_network("127.0.0.0/8"),), Secret("testing123"), options=RadiusOptions(reject_delay_s=0.0)
+)
+
+
+class Scripted:
+    """A backend whose one user is alice."""
+
+    def __init__(self, publish: Callable[[Revoked], None]) -> None:
+        self.publish = publish
+        self.password = b"alice-pw"
+        self.asked = 0
+        self.refreshed = 0
+        self.calls: list[str] = []
+        self.states = {"ldap": "", "radius": ""}
+        self.catalog = Served(radius=(PROVIDER,))
+        self.subscribers: list[Callable[[], None]] = []
+
+    async def authenticate(self, provider, username, secret, source) -> Decision:
+        self.asked += 1
+        if username == "alice" and secret == Secret(self.password):
+            return Accepted(Identity(7, "alice", can_search=False))
+        return Rejected(RejectReason.INVALID_CREDENTIALS)
+
+    async def resume(self, provider, continuation, secret, source) -> Decision:
+        return Rejected(RejectReason.FLOW_ERROR)
+
+    def current(self, provider) -> People | None:
+        return None
+
+    async def fetch(self, provider, wanted) -> People:
+        raise NotImplementedError
+
+    def served(self) -> Served:
+        return self.catalog
+
+    def subscribe(self, on_change: Callable[[], None]) -> None:
+        self.subscribers.append(on_change)
+
+    async def start(self) -> None:
+        self.calls.append("start")
+
+    async def refresh(self) -> None:
+        self.refreshed += 1
+        if self.refreshed > 1:
+            raise RuntimeError("a bug")
+
+    async def stop(self) -> None:
+        self.calls.append("stop")
+
+    def readiness(self) -> Mapping[str, str]:
+        return self.states
+
+
+class Bench:
+    def __init__(self, appliance: Appliance, backend: Scripted, ports: dict[str, int]) -> None:
+        self.appliance, self.backend, self.ports = appliance, backend, ports
+        self._identifier = 0
+
+    async def radius(self, password: str) -> int | None:
+        """The code of the reply to alice's Access-Request, or None for silence."""
+        self._identifier += 1
+        authenticator = os.urandom(16)
+        attributes = encode_attribute(1, b"alice")
+        attributes += encode_attribute(2, hide_user_password(password.encode(), KEY, authenticator))
+        request = encode_request(1, self._identifier, authenticator, attributes, KEY)
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            sock.connect(("127.0.0.1", self.ports["radius"]))
+            await loop.sock_sendall(sock, request)
+            try:
+                return (await asyncio.wait_for(loop.sock_recv(sock, 4096), 1))[0]
+            except TimeoutError:
+                return None
+
+    async def get(self, path: str) -> tuple[int, str]:
+        url = f"http://127.0.0.1:{self.ports['metrics']}{path}"
+        async with aiohttp.ClientSession() as client, client.get(url) as answer:
+            return answer.status, await answer.text()
+
+
+def listening(kind: socket.SocketKind) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, kind)
+    sock.setblocking(False)
+    sock.bind(("127.0.0.1", 0))
+    if kind == socket.SOCK_STREAM:
+        sock.listen()
+    return sock
+
+
+@pytest_asyncio.fixture
+async def bench() -> AsyncIterator[Bench]:
+    built: list[Scripted] = []
+
+    def build(_settings, _log, publish, _set_connected) -> BackendSource:
+        built.append(Scripted(publish))
+        return BackendSource(built[0], lambda _service: "tests", is_connected=True, families=tuple)
+
+    null = os.open(os.devnull, os.O_WRONLY)
+    log = LogWriter(null, is_json=True)
+    appliance = Appliance(settings.load(None, {"OUTPOST_DIRECTORY": "unused"}), log, build)
+    kinds = {"ldap": 1, "ldaps": 1, "radius": 2, "metrics": 1}
+    sockets = {service: [listening(socket.SocketKind(kind))] for service, kind in kinds.items()}
+    ports = {service: group[0].getsockname()[1] for service, group in sockets.items()}
+    await appliance.start(sockets)
+    yield Bench(appliance, built[0], ports)
+    await appliance.stop(1.0)
+    await appliance.stop(1.0)
+    assert built[0].calls[0] == "start"
+    assert built[0].calls[-1] == "stop"
+    for service in ("ldap", "ldaps"):
+        sockets[service][0].close()
+    assert [s.fileno() for group in sockets.values() for s in group] == [-1] * 4
+    log.stop()
+    os.close(null)
+
+
+async def test_a_login_is_decided_by_the_backend_once_and_remembered(bench) -> None:
+    assert await bench.radius("alice-pw") == 2
+    assert await bench.radius("alice-pw") == 2
+    assert bench.backend.asked == 1
+    assert await bench.radius("wrong") == 3
+
+
+async def test_a_revocation_ends_what_was_remembered(bench) -> None:
+    assert await bench.radius("alice-pw") == 2
+    bench.backend.password = b"changed"
+    bench.backend.publish(Revoked(user_pk=7))
+    assert await bench.radius("alice-pw") == 3
+
+
+async def test_a_changed_catalog_is_served(bench) -> None:
+    bench.backend.catalog = Served()
+    for tell in bench.backend.subscribers:
+        tell()
+    assert await bench.radius("alice-pw") is None
+
+
+async def test_ready_is_what_the_backend_says(bench) -> None:
+    assert await bench.get("/-/ready") == (200, "ldap: ready\nradius: ready\n")
+    bench.backend.states = {"ldap": "no directory yet", "radius": ""}
+    assert await bench.get("/-/ready") == (503, "ldap: no directory yet\nradius: ready\n")
+
+
+async def test_a_refresh_that_fails_leaves_everything_serving(bench) -> None:
+    await bench.appliance.refresh()
+    await bench.appliance.refresh()
+    assert bench.backend.refreshed == 2
+    assert await bench.radius("alice-pw") == 2
+
+
+async def test_every_room_is_in_the_metrics(bench) -> None:
+    await bench.radius("alice-pw")
+    _, text = await bench.get("/metrics")
+    for name in (
+        'authentik_outpost_radius_request_duration_seconds_count{app="wifi",outpost_name="tests"} 1.0',
+        "outpost_credentials_cache_entries 1.0",
+        'outpost_ready{service="radius"} 1.0',
+        "outpost_log_dropped_total 0.0",
+        "process_resident_memory_bytes",
+        "outpost_info{",
+    ):
+        assert name in text, name
