@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, final
 
 from prometheus_client.core import Metric
@@ -25,13 +25,12 @@ class Record(NamedTuple):
 class AuthentikMeter:
     """Counts and tells what the authentik backend did.
 
-    build: the label of the same name; on_connection: told when the event channel of a service comes or goes.
+    build: the label of the same name.
     """
 
-    def __init__(self, log: LogWriter, build: str = "", on_connection: Callable[[bool], None] | None = None) -> None:
+    def __init__(self, log: LogWriter, build: str = "") -> None:
         self._log = log
         self._build = build
-        self._on_connection = on_connection
         self._records: dict[str, Record] = {}
         self._updated: dict[str, float] = {}
         self._up: dict[str, bool] = {}
@@ -66,10 +65,8 @@ class AuthentikMeter:
         self._updated[service] = at
 
     def connection(self, service: str, up: bool) -> None:
-        """Remembers, and passes on whether every channel is up."""
+        """Remembers."""
         self._up[service] = up
-        if self._on_connection is not None:
-            self._on_connection(all(self._up.values()))
 
     def families(self) -> Iterator[Metric]:
         """What a scrape sees."""
