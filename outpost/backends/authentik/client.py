@@ -234,10 +234,19 @@ def refusal(answer: Answer, what: str) -> BackendError:
             return RequestRefused(f"{what}: refused by the server (HTTP 400{said})")
         case 301 | 302 | 303 | 307 | 308:
             # Following it could hand the token to somebody else.
-            target = URL(answer.location).origin() if "://" in answer.location else answer.location[:100]
+            target = _where(answer.location)
             return BackendUnavailable(f"{what}: the server redirects to {target}; give the final URL in AUTHENTIK_HOST")
         case status:
             return BackendUnavailable(f"{what}: HTTP {status} from the server{said}")
+
+
+def _where(location: str) -> str:
+    """The origin or path of a Location header, fit for a message."""
+    try:
+        url = URL(location)
+        return str(url.origin()) if url.absolute else repr(url.path[:100])
+    except ValueError:
+        return repr(location[:100])
 
 
 def _detail(answer: Answer) -> str:

@@ -441,23 +441,24 @@ async def test_clients_that_cannot_be_asked_are_told_that_a_code_is_wanted() -> 
 # -- bounds ---------------------------------------------------------------------------------------
 
 
-async def test_logins_beyond_the_limit_wait_and_are_shed() -> None:
-    entered = asyncio.Event()
+async def test_logins_beyond_the_limit_wait_for_their_turn() -> None:
+    entered, released = asyncio.Event(), asyncio.Event()
 
-    async def hang(request: web.Request) -> web.StreamResponse:
+    async def slow(request: web.Request) -> web.StreamResponse:
         entered.set()
-        await asyncio.sleep(30)
-        return done()
+        await released.wait()
+        return reply(EMBEDDED)
 
-    script = Script(hang, EMBEDDED, done())
-    async with script, Bench(script.url, "ldap", login_concurrency=1, login_timeout_s=0.5) as bench:
-        first = asyncio.create_task(bench.authority.authenticate(LDAP, "alice", Secret("pw"), ASKING))
+    script = Script(slow, done(), EMBEDDED, done())
+    async with script, Bench(script.url, "ldap", login_concurrency=1) as bench:
+        both = [
+            asyncio.create_task(bench.authority.authenticate(LDAP, name, Secret("pw"), ASKING)) for name in ("a", "b")
+        ]
         await entered.wait()
-        second = await bench.authority.authenticate(LDAP, "alice", Secret("pw"), ASKING)
-        assert isinstance(second, Unavailable | Accepted)
-        decision = await first
-    assert isinstance(decision, Unavailable)
-    assert decision.reason is UnavailableReason.BACKEND_TIMEOUT
+        assert len(script.requests) == 1
+        released.set()
+        assert all(isinstance(decision, Accepted) for decision in await asyncio.gather(*both))
+    assert [post["uid_field"] for post in script.posts] == ["a", "b"]
 
 
 async def test_a_login_that_never_gets_a_turn_is_told_busy() -> None:
