@@ -114,7 +114,7 @@ class _Continuation:
         self.owner = owner
         self.attempt = attempt
         self.revision = revision
-        """The cache's revision when the password was asked about; what it proved may be revoked before the code comes."""
+        """The cache's revision when the password was asked about; it may be revoked before the code comes."""
 
 
 @dataclass(frozen=True, slots=True)
