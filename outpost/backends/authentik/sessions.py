@@ -98,6 +98,11 @@ class Sessions:
         """The server has ended this session itself."""
         self._kept.pop(handle, None)
 
+    def visitor(self, handle: str) -> Visitor | None:
+        """Who comes with this session's cookies; None when it is not kept."""
+        kept = self._kept.get(handle)
+        return None if kept is None else kept.visitor
+
     def is_own_ending(self, handle: str) -> bool:
         """Whether the end of this session was our doing: nothing that rested on it has to be forgotten for it."""
         return handle in self._ended

@@ -1,0 +1,171 @@
+"""Lists that the server hands out in pages: all of them or none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from outpost.backends.authentik.address import Query
+from outpost.backends.authentik.client import Client, NotFound, decode
+from outpost.backends.authentik.shape import Shape
+from outpost.errors import BackendError, BackendUnavailable
+
+T = TypeVar("T")
+MAX_PAGES = 100_000
+READS = 3
+"""Times a list that changes while it is read is begun anew."""
+OFF_LOOP = 65_536
+"""Octets of a page from which on it is decoded in a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page, decoded."""
+
+    digest: bytes
+    """Of the answer's octets: an equal answer is not decoded again."""
+    number: int
+    next_number: int
+    """0 on the last page."""
+    total_pages: int
+    count: int
+    items: tuple[T, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How lists are read."""
+
+    page_size: int
+    slots: asyncio.Semaphore
+    """Bounds the pages asked for at a time."""
+    prober: Client
+    """Tries each request once; asks whether what failed works again."""
+
+
+class Moved(BackendError):
+    """The list changed while it was read."""
+
+
+class Lister(Generic[T]):
+    """Reads one list again and again, and decodes only the pages that changed."""
+
+    def __init__(
+        self,
+        client: Client,
+        path: str,
+        query: Query,
+        decode_item: Callable[[Shape], T],
+        key: Callable[[T], object],
+        reading: Reading,
+    ) -> None:
+        self._client = client
+        self._path = path
+        self._query = query
+        self._decode_item = decode_item
+        self._key = key
+        self._page_size = reading.page_size
+        self._slots = reading.slots
+        self._prober = reading.prober
+        self._known: dict[int, Page[T]] = {}
+        self._suspect = 0
+        """The page that failed last time, 0 when none did."""
+
+    async def read(self) -> tuple[tuple[T, ...], bool]:
+        """All items, and whether any page differs from the read before. Raises BackendError."""
+        for attempt in range(1, READS + 1):
+            try:
+                return await self._read()
+            except Moved:
+                if attempt == READS:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def probe(self) -> None:
+        """Ask for the page that failed last time, and for nothing else, once. Raises BackendError if it still fails."""
+        if self._suspect:
+            with contextlib.suppress(Moved):
+                await self._page(self._suspect, self._prober)
+
+    def forget(self) -> None:
+        """Drop what is kept of the last read."""
+        self._known = {}
+
+    async def _read(self) -> tuple[tuple[T, ...], bool]:
+        first = await self._page(1)
+        pages = [first]
+        if first.total_pages > MAX_PAGES:
+            raise BackendError(f"GET {self._path}: {first.total_pages} pages are more than we read")
+        if first.total_pages > 1:
+            pages += await self._rest(first.total_pages)
+        while pages[-1].next_number:  # grown meanwhile
+            if len(pages) >= MAX_PAGES or pages[-1].next_number <= pages[-1].number:
+                raise BackendUnavailable(f"GET {self._path}: the pages have no end")
+            pages.append(await self._page(pages[-1].next_number))
+        items = tuple(item for page in pages for item in page.items)
+        # Items that move from a page not yet read to one read already are seen by no page: only counting tells.
+        if any(page.count != pages[-1].count for page in pages) or len(items) != pages[-1].count:
+            raise Moved(f"GET {self._path}: the list changed while it was read")
+        if len({self._key(item) for item in items}) != len(items):
+            raise Moved(f"GET {self._path}: the same item is on two pages")
+        known = {page.number: page for page in pages}
+        is_changed = known.keys() != self._known.keys() or any(
+            self._known[number].digest != page.digest for number, page in known.items()
+        )
+        self._known = known
+        return items, is_changed
+
+    async def _rest(self, total: int) -> list[Page[T]]:
+        tasks = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._page(number)) for number in range(2, total + 1)]
+        except BaseExceptionGroup as exc:
+            for one in exc.exceptions:
+                if not isinstance(one, BackendError):
+                    raise one from exc
+            raise exc.exceptions[0] from exc
+        return [task.result() for task in tasks]
+
+    async def _page(self, number: int, client: Client | None = None) -> Page[T]:
+        query = (("page", str(number)), ("page_size", str(self._page_size)), *self._query)
+        what = f"GET {self._path}, page {number}"
+        async with self._slots:
+            try:
+                answer = await (client or self._client).get_answer(self._path, query)
+            except NotFound as exc:
+                if number == 1 or not exc.is_api:
+                    raise
+                self._suspect = 0
+                raise Moved(f"{what}: not there any more") from exc
+            except BackendError:
+                self._suspect = number
+                raise
+            digest = hashlib.blake2b(answer.body, digest_size=16).digest()
+            known = self._known.get(number)
+            if known is not None and known.digest == digest:
+                page = known
+            elif len(answer.body) >= OFF_LOOP:
+                page = await asyncio.to_thread(self._decode, decode(answer, what), digest, number, what)
+            else:
+                page = self._decode(decode(answer, what), digest, number, what)
+        if self._suspect == number:
+            self._suspect = 0
+        return page
+
+    def _decode(self, content: object, digest: bytes, number: int, what: str) -> Page[T]:
+        shape = Shape(content, what)
+        pagination = shape.child("pagination")
+        items = tuple(self._decode_item(item) for item in shape.children("results"))
+        return Page(
+            digest,
+            number,
+            pagination.integer("next"),
+            pagination.integer("total_pages"),
+            pagination.integer("count", len(items)),
+            items,
+        )

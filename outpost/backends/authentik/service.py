@@ -1,0 +1,411 @@
+"""One outpost of the server: its record, catalog, people and event channel, each read and read again for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any
+
+from outpost import __version__
+from outpost.backends.authentik import warm
+from outpost.backends.authentik.authority import FlowAuthority
+from outpost.backends.authentik.catalog import ServiceCatalog
+from outpost.backends.authentik.client import Client, NotFound, Pools, TokenRefused
+from outpost.backends.authentik.events import EventChannel, Listeners
+from outpost.backends.authentik.observer import Observer
+from outpost.backends.authentik.roster import AuthentikRoster
+from outpost.backends.authentik.sessions import Sessions
+from outpost.backends.authentik.settings import AUTO, SERVICES, AuthentikSettings
+from outpost.backends.authentik.shape import Shape
+from outpost.errors import BackendError
+from outpost.identity import LdapProvider, Mode, Publish, Revoked, Secret
+
+RETRY_FIRST_S = 0.25
+MIN_INTERVAL_S = 30.0
+"""The server's own floor for `refresh_interval`."""
+MIN_PEOPLE_GAP_S = 10.0
+"""Updates come in bunches and are never about people: these are read again this long after the last time at the
+earliest, and the longer it takes the less often."""
+MAX_REVOKED = 5000
+"""Beyond this everything is forgotten at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the services of one backend share. The callables are called on the event loop and do not block."""
+
+    settings: AuthentikSettings
+    pools: Pools
+    sessions: Sessions
+    observer: Observer
+    wall_clock: Callable[[], float]
+    instance: str
+    """UUID of this process."""
+    publish: Publish
+    changed: Callable[[], None]
+    connected: Callable[[], None]
+
+
+class Service:
+    """What one token is good for."""
+
+    def __init__(self, declared: str, token: Secret, around: Surroundings) -> None:
+        settings = around.settings
+        self.kind = declared if declared in SERVICES else ""
+        """`ldap` or `radius`; empty while only the server knows."""
+        self.problem = "the server has not been reached yet"
+        """Why the outpost's state cannot be read; empty when it can."""
+        self.people_problem = ""
+        self.name = ""
+        self.catalog: ServiceCatalog | None = None
+        self.roster: AuthentikRoster | None = None
+        self.channel: EventChannel | None = None
+        self.authority: FlowAuthority | None = None
+        self._declared = declared
+        self._token = token
+        self._around = around
+        self._settings = settings
+        self._observer = around.observer
+        version = settings.version or __version__
+        self.client = Client(around.pools.rest, token, settings, version)
+        # The loops below try again by themselves: one request per step.
+        self._prober = Client(around.pools.rest, token, replace(settings, attempts=1), version)
+        self._outpost_pk = ""
+        self._told = ""
+        self._interval_s = settings.refresh_interval_s
+        self._random = random.Random()  # noqa: S311 - jitter
+        self._wanted = asyncio.Event()
+        self._people_wanted = asyncio.Event()
+        self._reading = asyncio.Lock()
+        self._reading_people = asyncio.Lock()
+        self._took_s = 0.0
+        self._was_connected = False
+        self._knows_version = bool(settings.version)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin work; returns at once."""
+        if self.kind:
+            self._become(self.kind)
+        self._spawn(self._keep_reading(), "catalog")
+
+    async def stop(self) -> None:
+        """End all tasks; idempotent."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(work, name=f"authentik-{self.kind or AUTO}-{name}"))
+
+    def _become(self, kind: str) -> None:
+        """The service is known: from now on it has its parts."""
+        around, settings = self._around, self._settings
+        self.kind = kind
+        self.catalog = ServiceCatalog(kind, self._prober, settings, self._observer, around.wall_clock)
+        self.authority = FlowAuthority(
+            service=kind,
+            token=self._token,
+            pool=around.pools.logins,
+            settings=settings,
+            sessions=around.sessions,
+            observer=self._observer,
+            wall_clock=around.wall_clock,
+        )
+        self.authority.version = self.client.version
+        listeners = Listeners(self.want, self._session_ended, self._connected)
+        self.channel = EventChannel(
+            around.pools.rest, self.client, lambda: self._outpost_pk, around.instance, listeners, self._observer, kind
+        )
+        if kind == "ldap":
+            self.roster = AuthentikRoster(self.client, self._prober, settings, around.wall_clock)
+            self._spawn(self._keep_reading_people(), "people")
+
+    # -- the outpost and its catalog --------------------------------------------------------------
+
+    def want(self) -> None:
+        """Read everything again, soon. Never blocks."""
+        self._wanted.set()
+        self._people_wanted.set()
+
+    async def refresh(self) -> None:
+        """Read everything again now. Raises BackendError."""
+        await self._read()
+        await self._read_people()
+
+    async def _keep_reading(self) -> None:
+        failures = 0
+        await self._load_copy()
+        while True:
+            try:
+                await self._read()
+                failures = 0
+                delay = self._jittered(self._interval_s)
+            except Exception as exc:
+                failures += 1
+                self._trouble(exc)
+                delay = self._backoff(failures)
+            await self._pause(self._wanted, delay, quick=not failures)
+
+    async def _read(self) -> None:
+        """One complete read; tells the problem by raising."""
+        async with self._reading:
+            self._wanted.clear()
+            try:
+                await self._read_outpost()
+                assert self.catalog is not None and self.authority is not None
+                change = await self.catalog.refresh()
+                self.authority.access.learn(is_legacy=self.catalog.is_legacy)
+            except BackendError as exc:
+                self.problem = str(exc)
+                raise
+            self._recovered()
+            if change.is_changed:
+                self._catalog_changed()
+            for revoked in change.revoked:
+                self._around.publish(revoked)
+            self._observer.refreshed(self.kind, self._around.wall_clock())
+
+    async def _read_outpost(self) -> None:
+        await self._learn_version()
+        shape = Shape(await self._prober.get("/outposts/instances/"), "outposts")
+        records = list(shape.children("results"))
+        if not records:
+            raise BackendError("the token belongs to no outpost; copy the token of an LDAP or RADIUS outpost")
+        record = records[0]
+        kind, name = record.text("type"), record.text("name")
+        wanted = self._declared if self._declared in SERVICES else self.kind
+        if wanted and kind != wanted:
+            raise BackendError(
+                f"the token belongs to the {_upper(kind)} outpost {name!r}, but an outpost of type {_upper(wanted)} is"
+                " needed here"
+            )
+        if kind not in SERVICES:
+            raise BackendError(
+                f"the token belongs to outpost {name!r} of type {kind!r}; only ldap and radius are served"
+            )
+        interval = record.integer("refresh_interval_s", 0)
+        self._interval_s = max(interval, MIN_INTERVAL_S) if interval > 0 else self._settings.refresh_interval_s
+        if not self.catalog:
+            self._become(kind)
+        known, self._outpost_pk = self._outpost_pk, record.text("pk")
+        if (known, self.name) != (self._outpost_pk, name):
+            self.name = name
+            self._observer.outpost(kind, name, self._around.instance, self.client.version)
+        if not known:
+            assert self.channel is not None
+            self._spawn(self.channel.run(), "events")
+
+    async def _learn_version(self) -> None:
+        """The server flags outposts of another version than its own: say the same as it does."""
+        if self._knows_version:
+            return
+        try:
+            shape = Shape(await self._prober.get("/admin/version/"), "version")
+            version = shape.text("version_current", "")
+        except (NotFound, TokenRefused):
+            version = ""
+        if version and version.isascii() and version.isprintable():
+            self.client.version = self._prober.version = version
+            if self.authority is not None:
+                self.authority.version = version
+        self._knows_version = True
+
+    def _catalog_changed(self) -> None:
+        assert self.catalog is not None
+        if not self.catalog.providers:
+            self._observer.log(
+                "warning",
+                "the outpost has no provider with an application: nothing is served until one is added",
+                service=self.kind,
+                outpost=self.name,
+            )
+        else:
+            self._observer.log(
+                "info", "providers read", service=self.kind, names=[one.name for one in self.catalog.providers]
+            )
+        if self.authority is not None:
+            self.authority.version = self.client.version
+        if self.roster is not None and not self._is_cached() and self.roster.people is not None:
+            self.roster.forget()
+        self._people_wanted.set()
+        self._around.changed()
+
+    def _trouble(self, exc: Exception) -> None:
+        text = str(exc) if isinstance(exc, BackendError) else f"{type(exc).__name__}: {exc}"
+        self.problem = text
+        if text != self._told:
+            self._told = text
+            self._observer.log("error", f"the state of the outpost cannot be read: {text}", service=self.kind or AUTO)
+
+    def _recovered(self) -> None:
+        was = self.problem
+        self.problem = ""
+        if self._told:
+            self._told = ""
+            self._observer.log("info", "the server answers again", service=self.kind)
+        if was and self.channel is not None and not self.channel.is_connected:
+            self.channel.kick()
+        if was:
+            self._people_wanted.set()
+
+    # -- people -----------------------------------------------------------------------------------
+
+    def _is_cached(self) -> bool:
+        providers = self.catalog.providers if self.catalog is not None else ()
+        return any(isinstance(one, LdapProvider) and one.search_mode is Mode.CACHED for one in providers)
+
+    async def _keep_reading_people(self) -> None:
+        loop = asyncio.get_running_loop()
+        failures, told = 0, ""
+        while True:
+            started = loop.time()
+            try:
+                was_read = await self._read_people()
+                if failures:
+                    self._observer.log("info", "users and groups are read again", service=self.kind)
+                failures, told = 0, ""
+                gap = max(MIN_PEOPLE_GAP_S, 2 * self._took_s) if was_read else 0.0
+                delay = max(self._jittered(self._interval_s), gap)
+            except Exception as exc:
+                failures += 1
+                text = str(exc) if isinstance(exc, BackendError) else f"{type(exc).__name__}: {exc}"
+                self.people_problem = text
+                if text != told:
+                    told = text
+                    self._observer.log("error", f"users and groups cannot be read, the last copy stays: {text}")
+                gap, delay = 0.0, self._backoff(failures)
+            await self._pause(self._people_wanted, delay, quick=not failures)
+            await asyncio.sleep(max(0.0, gap - (loop.time() - started)))
+
+    def _has_people(self) -> bool:
+        return self.roster is not None and self.roster.people is not None
+
+    async def _read_people(self) -> bool:
+        """Whether there was anything to read. Raises BackendError."""
+        roster = self.roster
+        if roster is None:
+            return False
+        async with self._reading_people:
+            self._people_wanted.clear()
+            if not self._is_cached() or (self.catalog is not None and not self.catalog.is_read):
+                self.people_problem = ""
+                return False
+            loop = asyncio.get_running_loop()
+            started = loop.time()
+            outcome = await roster.refresh()
+            self._took_s = loop.time() - started
+            self.people_problem = ""
+            found = roster.people
+            assert found is not None
+            self._observer.log(
+                "debug", "users and groups read", users=len(found.users), groups=len(found.groups),
+                changed=outcome.is_changed, seconds=round(self._took_s, 3),
+            )  # fmt: skip
+            if outcome.is_changed:
+                # First what is forgotten, so that nobody believes it by the light of the new copy.
+                self._revoke(outcome.revoked)
+                self._around.changed()
+                await self._save_copy()
+            return True
+
+    def _revoke(self, users: frozenset[int]) -> None:
+        if len(users) > MAX_REVOKED:
+            self._around.publish(Revoked())
+            return
+        for pk in sorted(users):
+            self._around.publish(Revoked(user_pk=pk))
+
+    async def _load_copy(self) -> None:
+        path, roster, catalog = self._settings.cache_path, self.roster, self.catalog
+        if path is None or (self.kind == "radius"):
+            return
+        try:
+            copy = await asyncio.to_thread(warm.load, path, warm.source_of(self._settings.host, self._token))
+        except (BackendError, OSError) as exc:
+            self._observer.log("warning", f"the copy of the directory was not read: {exc}")
+            return
+        if copy is None:
+            return
+        if roster is None or catalog is None:
+            self._become("ldap")
+            roster, catalog = self.roster, self.catalog
+        assert roster is not None and catalog is not None
+        catalog.start_from(copy.providers)
+        roster.start_from(copy.people)
+        self._observer.log("info", "started from the copy on disk", users=len(copy.people.users))
+        self._around.changed()
+
+    async def _save_copy(self) -> None:
+        path, roster, catalog = self._settings.cache_path, self.roster, self.catalog
+        if path is None or roster is None or catalog is None or roster.people is None:
+            return
+        providers = tuple(one for one in catalog.providers if isinstance(one, LdapProvider))
+        copy = warm.Copy(roster.people, providers)
+        try:
+            await asyncio.to_thread(warm.save, path, warm.source_of(self._settings.host, self._token), copy)
+        except OSError as exc:
+            self._observer.log("warning", f"the copy of the directory was not written: {exc}")
+
+    # -- events -----------------------------------------------------------------------------------
+
+    def _session_ended(self, handle: str) -> None:
+        if self._around.sessions.is_own_ending(handle):
+            return
+        self._around.sessions.forget(handle)
+        self._around.publish(Revoked(session=handle))
+
+    def _connected(self, is_connected: bool) -> None:
+        self._around.connected()
+        if not is_connected or self._was_connected:
+            # Down: is the server still there?  Up again: what happened meanwhile?
+            self.want()
+        self._was_connected |= is_connected
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def _jittered(self, seconds: float) -> float:
+        return seconds * self._random.uniform(0.9, 1.0)
+
+    def _backoff(self, failures: int) -> float:
+        longest = min(self._settings.retry_max_s, RETRY_FIRST_S * float(2 ** min(failures, 10)))
+        return longest * self._random.uniform(0.5, 1.0)
+
+    async def _pause(self, wanted: asyncio.Event, seconds: float, *, quick: bool) -> None:
+        """Wait that long, or until it is wanted earlier; never shorter than a step of the back-off."""
+        if not quick:
+            await asyncio.sleep(seconds)
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await wanted.wait()
+        except TimeoutError:
+            return
+        # One saved object makes the server send several events.
+        await asyncio.sleep(self._random.uniform(0.05, 0.2))
+
+    # -- readiness --------------------------------------------------------------------------------
+
+    def readiness(self) -> str:
+        """Empty when everything is there, else what is missing."""
+        if self.problem:
+            return self.problem
+        if self.catalog is None or not self.catalog.is_read:
+            return "the outpost's providers are being read"
+        if not self.catalog.providers:
+            return f"the outpost {self.name!r} has no provider with an application yet"
+        if self._is_cached():
+            if self.people_problem:
+                return f"users and groups cannot be read: {self.people_problem}"
+            if not self._has_people():
+                return "users and groups are being read for the first time"
+        return ""
+
+
+def _upper(kind: str) -> str:
+    return kind.upper() if kind in SERVICES else repr(kind)

@@ -1,0 +1,206 @@
+"""Finds users who changed soon after they did: the server sends no event for that.
+
+Once a second, while logins of ours are believed, the users changed last are listed (one small request, whatever the
+size of the directory), and one of those who are logged in is looked at again, in turn.  A server too old to tell when a
+password changed is asked about the login's own session instead, which dies with the password.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from outpost.backends.authentik import people
+from outpost.backends.authentik.client import Client, NotFound
+from outpost.backends.authentik.observer import Observer
+from outpost.backends.authentik.sessions import Sessions
+from outpost.backends.authentik.shape import Shape
+from outpost.errors import BackendError
+from outpost.identity import Identity, Publish, Revoked, User
+
+MAX_WATCHED = 20_000
+NEWEST = 5
+"""Users per page of the list of those who changed last."""
+MAX_PAGES = 20
+SKEW_S = 2.0
+"""How far the server's clock may be from ours when a change is placed before or after a login."""
+FAILED_PAUSE_S = 5.0
+
+
+class Reader(Protocol):
+    """Where users may be read; None while no token of ours may."""
+
+    def __call__(self) -> Client | None:
+        """The client of the LDAP outpost."""
+        ...
+
+
+@dataclass(slots=True)
+class _Watched:
+    sessions: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    """Handles, the latest last."""
+    logged_in_at: float = 0.0
+    """Seconds since the epoch at which the latest login was under way at the earliest."""
+    until: float = 0.0
+    """On the loop's clock."""
+    standing: tuple[object, ...] | None = None
+    own_groups: frozenset[str] | None = None
+    """As the session itself shows them."""
+
+
+class Watch:
+    """Watches the users whose logins may be remembered."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        sessions: Sessions,
+        publish: Publish,
+        observer: Observer,
+        *,
+        interval_s: float,
+        lease_s: float,
+    ) -> None:
+        self._reader = reader
+        self._sessions = sessions
+        self._publish = publish
+        self._observer = observer
+        self._interval_s = interval_s
+        self._lease_s = lease_s
+        self._watched: OrderedDict[int, _Watched] = OrderedDict()
+        self._wake = asyncio.Event()
+        self._tells_passwords: bool | None = None
+        """The server shows when passwords changed; None: not known yet."""
+        self._newest = ""
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    def logged_in(self, identity: Identity, started_at: float) -> None:
+        """A login was accepted. On the event loop."""
+        if not self._interval_s:
+            return
+        entry = self._watched.pop(identity.user_pk, None) or _Watched()
+        # At the front of the queue: until he was looked at once, a change cannot be told.
+        self._watched[identity.user_pk] = entry
+        self._watched.move_to_end(identity.user_pk, last=entry.standing is not None)
+        entry.logged_in_at = started_at
+        entry.until = asyncio.get_running_loop().time() + self._lease_s
+        if identity.session:
+            entry.sessions[identity.session] = None
+            entry.sessions.move_to_end(identity.session)
+            while len(entry.sessions) > 4:
+                entry.sessions.popitem(last=False)
+        while len(self._watched) > MAX_WATCHED:
+            self._watched.popitem()
+        self._wake.set()
+
+    def forget(self, pk: int) -> None:
+        """The user's logins are forgotten already; his next one starts anew."""
+        self._watched.pop(pk, None)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            if not self._watched:
+                self._wake.clear()
+                await self._wake.wait()
+            pause = self._interval_s
+            try:
+                await self._look()
+            except BackendError as exc:
+                self._observer.log("debug", "changed users were not looked for", error=str(exc))
+                pause = max(pause, FAILED_PAUSE_S)
+            except Exception as exc:  # a bug must not end the watch for good
+                self._observer.log("error", "looking for changed users failed", error=repr(exc))
+                pause = max(pause, FAILED_PAUSE_S)
+            await asyncio.sleep(pause)
+
+    async def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for pk in [pk for pk, entry in self._watched.items() if entry.until <= now]:
+            del self._watched[pk]
+        client = self._reader()
+        if client is not None and self._tells_passwords is not False:
+            await self._list_newest(client)
+        # Everybody who has never been looked at, but not more than a handful at a time; else the next in turn.
+        fresh = [pk for pk, entry in self._watched.items() if entry.standing is None and entry.own_groups is None][:8]
+        for pk in fresh or list(self._watched)[:1]:
+            self._watched.move_to_end(pk)
+            if client is not None and self._tells_passwords:
+                await self._look_at(client, pk)
+            else:
+                await self._ask_session(pk)
+
+    async def _list_newest(self, client: Client) -> None:
+        newest = ""
+        for number in range(1, MAX_PAGES + 1):
+            query = (("ordering", "-last_updated"), ("page", str(number)), ("page_size", str(NEWEST)))
+            shape = Shape(await client.get("/core/users/", (*query, ("include_groups", "true"))), "changed users")
+            found = list(shape.children("results"))
+            if found:
+                self._tells_passwords = "password_change_date" in found[0] and "last_updated" in found[0]
+            if not found or not self._tells_passwords:
+                return
+            for one in found:
+                moment = one.text("last_updated", "")
+                newest = max(newest, moment)
+                if moment <= self._newest:
+                    self._newest = max(newest, self._newest)
+                    return
+                self._compare(people.user(one, {}))
+            if not self._newest or not shape.child("pagination").integer("next"):
+                break
+        self._newest = max(newest, self._newest)
+
+    async def _look_at(self, client: Client, pk: int) -> None:
+        try:
+            shape = Shape(await client.get(f"/core/users/{pk}/"), f"user {pk}")
+        except NotFound as exc:
+            if exc.is_api:
+                self._revoke(pk, "gone")
+            return
+        self._compare(people.user(shape, {}))
+
+    def _compare(self, user: User) -> None:
+        entry = self._watched.get(user.pk)
+        if entry is None:
+            return
+        standing = people.standing(user)
+        if entry.standing is None:
+            changed_at = user.password_change_date
+            late = changed_at is not None and changed_at.timestamp() >= entry.logged_in_at - SKEW_S
+            entry.standing = standing
+            if late or not user.is_active:
+                self._revoke(user.pk, "changed during the login")
+        elif standing != entry.standing:
+            self._revoke(user.pk, "changed")
+
+    async def _ask_session(self, pk: int) -> None:
+        entry = self._watched.get(pk)
+        handle = next(reversed(entry.sessions), None) if entry is not None else None
+        visitor = self._sessions.visitor(handle) if handle is not None else None
+        if entry is None or handle is None or visitor is None:
+            self._watched.pop(pk, None)
+            return
+        what = "session"
+        answer = await visitor.request("GET", visitor.pool.address.api("/core/users/me/"), what)
+        if answer.status in (401, 403):
+            self._sessions.forget(handle)
+            self._revoke(pk, "the session is over")
+            return
+        if answer.status != 200:
+            raise BackendError(f"{what}: HTTP {answer.status}")
+        user = Shape(answer.json(what), what).child("user")
+        groups = frozenset(group.text("pk") for group in user.children("groups"))
+        if not user.boolean("is_active", True) or (entry.own_groups is not None and groups != entry.own_groups):
+            self._revoke(pk, "changed")
+        else:
+            entry.own_groups = groups
+
+    def _revoke(self, pk: int, why: str) -> None:
+        self._watched.pop(pk, None)
+        self._observer.log("info", "a user's logins are forgotten", user_pk=pk, reason=why)
+        self._publish(Revoked(user_pk=pk))
