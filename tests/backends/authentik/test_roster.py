@@ -1,0 +1,314 @@
+"""People: complete copies, narrow look-ups, what a change revokes, the copy on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+import pytest
+
+from outpost.backends.authentik import people, warm
+from outpost.backends.authentik.backend import AuthentikBackend
+from outpost.backends.authentik.shape import Shape
+from outpost.errors import BackendError
+from outpost.identity import Group, LdapOptions, People, Revoked, Secret, User, Wanted
+from tests.backends.authentik.appliance import Ears, ldap, ready, running, settings, small, until
+from tests.stub_authentik import lab
+from tests.stub_authentik.server import LDAP_TOKEN, Stub
+
+
+async def names(backend: AuthentikBackend, **wanted: object) -> tuple[set[str], set[str]]:
+    found = await backend.fetch(ldap(backend), Wanted(**wanted))  # type: ignore[arg-type]
+    return {user.username for user in found.users}, {group.name for group in found.groups}
+
+
+# -- complete copies ------------------------------------------------------------------------------
+
+
+async def test_nothing_changed_means_nothing_is_rebuilt() -> None:
+    ears = Ears()
+    async with small() as stub, running(stub, ears) as backend:
+        await ready(backend)
+        before, changes = backend.current(ldap(backend)), ears.changes
+        await backend.refresh()
+        after = backend.current(ldap(backend))
+        assert before is not None and after is not None
+        assert after.users is before.users
+        assert after.generation == before.generation
+        assert after.taken_at >= before.taken_at
+        assert ears.changes == changes
+
+
+async def test_what_nobody_serves_changes_nothing() -> None:
+    ears = Ears()
+    async with small() as stub, running(stub, ears) as backend:
+        await ready(backend)
+        before, changes = backend.current(ldap(backend)), ears.changes
+        stub.user_named("alice").last_login = "2026-01-01T00:00:00Z"
+        stub.changed()
+        await backend.refresh()
+        assert before is not None and backend.current(ldap(backend)).users is before.users  # type: ignore[union-attr]
+        assert ears.changes == changes
+
+
+async def test_one_changed_user_leaves_the_others_the_same_objects() -> None:
+    async with small() as stub, running(stub) as backend:
+        await ready(backend)
+        before = backend.current(ldap(backend))
+        stub.user_named("bob").name = "Robert"
+        stub.touch(stub.user_named("bob"))
+        await backend.refresh()
+        after = backend.current(ldap(backend))
+        assert before is not None and after is not None
+        assert after.generation == before.generation + 1
+        kept = {id(user) for user in before.users}
+        assert [user.username for user in after.users if id(user) not in kept] == ["bob"]
+
+
+@pytest.mark.parametrize("what", ["password", "inactive", "group", "gone", "parent", "group gone"])
+async def test_a_change_of_standing_is_revoked(what: str) -> None:
+    ears = Ears()
+    async with small() as stub, running(stub, ears, watch_interval_s=0) as backend:
+        await ready(backend)
+        alice, engineering = stub.user_named("alice"), stub.group_named("engineering")
+        assert engineering
+        match what:
+            case "password":
+                stub.set_password(alice, "new")
+            case "inactive":
+                stub.deactivate(alice)
+            case "group":
+                stub.leave(alice, engineering)
+            case "gone":
+                del stub.users[alice.pk]
+                stub.changed()
+            case "parent":
+                engineering.parents.clear()
+                stub.changed()
+            case "group gone":
+                stub.leave(alice, engineering)
+                del stub.groups[engineering.pk]
+        await backend.refresh()
+        assert ears.revoked == [Revoked(user_pk=alice.pk)]
+
+
+async def test_another_name_revokes_nothing() -> None:
+    ears = Ears()
+    async with small() as stub, running(stub, ears, watch_interval_s=0) as backend:
+        await ready(backend)
+        stub.user_named("alice").email = "other@example.com"
+        stub.touch(stub.user_named("alice"))
+        stub.add_user("newcomer")
+        await backend.refresh()
+        assert ears.revoked == []
+
+
+async def test_a_list_that_shrinks_while_it_is_read_is_read_again() -> None:
+    stub = small()
+    async with stub, running(stub, page_size=2) as backend:
+        await ready(backend)
+        fault = stub.fail(r"/core/users/\?page=4", "slow", delay_s=0.15)
+        task = asyncio.create_task(backend.refresh())
+        await stub.until(lambda: fault.hits > 0)
+        first = min(stub.users)
+        del stub.users[first]
+        stub.changed()
+        await task
+        found = backend.current(ldap(backend))
+        assert found is not None
+        assert {user.pk for user in found.users} == set(stub.users)
+
+
+async def test_the_server_may_hand_out_smaller_pages_than_asked_for() -> None:
+    stub = small()
+    stub.max_page_size = 3
+    async with stub, running(stub, page_size=500) as backend:
+        await ready(backend)
+        found = backend.current(ldap(backend))
+        assert found is not None and len(found.users) == len(stub.users)
+
+
+async def test_no_more_pages_at_a_time_than_allowed() -> None:
+    stub = small()
+    for i in range(60):
+        stub.add_user(f"more{i}")
+    stub.fail(r"/core/users/\?page", "slow", delay_s=0.01)
+    async with stub, running(stub, page_size=2, concurrency=3) as backend:
+        await ready(backend)
+        assert stub.most_in_flight <= 3
+
+
+@pytest.mark.parametrize("version", lab.versions())
+async def test_the_recorded_people_are_read_whole(version: str) -> None:
+    stub = lab.laboratory(version)
+    token = next(outpost.token for outpost in stub.outposts.values() if outpost.service == "ldap")
+    async with stub, running(stub, tokens={"ldap": Secret(token)}) as backend:
+        await ready(backend)
+        found = backend.current(ldap(backend))
+        assert found is not None and len(found.users) == len(stub.users)
+        alice = next(user for user in found.users if user.username == "alice")
+        assert alice.attributes["sshPublicKey"][0].startswith("ssh-ed25519")
+        assert (alice.password_change_date is None) == (version == "2023.6.1")
+        groups = {group.pk: group for group in found.groups}
+        backend_group = next(group for group in found.groups if group.name == "backend")
+        assert groups[backend_group.parents[0]].name == "engineering"
+
+
+# -- narrow look-ups ------------------------------------------------------------------------------
+
+
+async def test_a_look_up_asks_for_one_user_with_his_groups() -> None:
+    async with small(search_mode="direct") as stub, running(stub) as backend:
+        await ready(backend)
+        asked = len(stub.requests)
+        alice = stub.user_named("alice").pk
+        for wanted in ({"username": "alice"}, {"user_pk": alice}, {"email": "alice@example.com"}):
+            assert await names(backend, **wanted) == ({"alice"}, {"engineering"})
+        people_asked = [one for one in list(stub.requests)[asked:] if "/core/" in one and "last_updated" not in one]
+        assert len(people_asked) == 3
+
+
+async def test_names_are_found_whatever_their_case() -> None:
+    async with small(search_mode="direct") as stub, running(stub) as backend:
+        await ready(backend)
+        assert await names(backend, username="ALICE") == ({"alice"}, {"engineering"})
+        assert await names(backend, email="Alice@Example.com") == ({"alice"}, {"engineering"})
+        assert await names(backend, group_name="Engineering") == ({"alice"}, {"engineering"})
+
+
+async def test_who_is_not_there_is_nobody() -> None:
+    async with small(search_mode="direct") as stub, running(stub) as backend:
+        await ready(backend)
+        for wanted in ({"username": "nobody"}, {"username": " "}, {"user_pk": 999_999}, {"group_name": "none"}):
+            assert await names(backend, **wanted) == (set(), set())
+
+
+async def test_a_group_brings_its_members_with_all_their_groups() -> None:
+    async with small(search_mode="direct") as stub, running(stub) as backend:
+        await ready(backend)
+        staff = stub.group_named("staff")
+        assert staff
+        stub.user_named("alice").groups.append(staff.pk)
+        stub.changed()
+        users, groups = await names(backend, group_name="engineering")
+        assert (users, groups) == ({"alice"}, {"engineering", "staff"})
+
+
+async def test_effective_membership_needs_the_ancestors() -> None:
+    options = {"ldap-main": LdapOptions(nested_groups="effective")}
+    async with small(search_mode="direct") as stub, running(stub, ldap_options=options) as backend:
+        await ready(backend)
+        assert await names(backend, username="alice") == ({"alice"}, {"engineering", "staff"})
+
+
+async def test_everything_includes_groups_without_members() -> None:
+    async with small(search_mode="direct") as stub, running(stub, page_size=3) as backend:
+        await ready(backend)
+        users, groups = await names(backend)
+        assert users == {user.username for user in stub.users.values()}
+        assert groups == {"staff", "engineering", "empty"}
+
+
+async def test_a_failing_look_up_is_an_error_and_never_an_empty_answer() -> None:
+    async with small(search_mode="direct") as stub, running(stub, attempts=1) as backend:
+        await ready(backend)
+        for kind in ("status", "truncate", "reset", "html"):
+            stub.heal()
+            stub.fail("/core/users/", kind)
+            for wanted in ({"username": "alice"}, {"user_pk": 1}, {}):
+                with pytest.raises(BackendError):
+                    await names(backend, **wanted)
+
+
+# -- the copy on disk -----------------------------------------------------------------------------
+
+
+async def test_the_copy_serves_a_start_without_the_server(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    stub = small()
+    async with stub:
+        async with running(stub, cache_path=path) as backend:
+            await ready(backend)
+            await until(lambda: (path / warm.NAME).exists())
+            before = backend.current(ldap(backend))
+    assert stat.S_IMODE((path / warm.NAME).stat().st_mode) == 0o600
+    octets = (path / warm.NAME).read_bytes()
+    assert LDAP_TOKEN.encode() not in octets and b"pw-alice" not in octets
+    ears = Ears()
+    async with running(stub, ears, cache_path=path) as backend:
+        await until(lambda: backend.served().ldap)
+        after = backend.current(ldap(backend))
+        assert before is not None and after is not None
+        assert after.users == before.users
+        assert after.groups == before.groups
+        assert backend.readiness()["ldap"], "not ready: nobody can log in"
+
+
+async def test_a_change_while_we_were_away_is_noticed(tmp_path: Path) -> None:
+    async with small() as stub:
+        async with running(stub, cache_path=tmp_path) as backend:
+            await ready(backend)
+            await until(lambda: (tmp_path / warm.NAME).exists())
+        stub.add_user("meanwhile")
+        async with running(stub, cache_path=tmp_path) as backend:
+            await ready(backend)
+            await until(
+                lambda: any(user.username == "meanwhile" for user in backend.current(ldap(backend)).users)  # type: ignore[union-attr]
+            )
+
+
+@pytest.mark.parametrize("damage", ["cut", "other token", "format", "writable", "link"])
+def test_a_copy_that_is_not_ours_is_not_taken(tmp_path: Path, damage: str) -> None:
+    stub = small(Stub())
+    source = warm.source_of(settings(stub).host, Secret(LDAP_TOKEN))
+    copy = warm.Copy(people_of(), ())
+    warm.save(tmp_path, source, copy)
+    assert warm.load(tmp_path, source) == copy
+    file = tmp_path / warm.NAME
+    match damage:
+        case "cut":
+            file.write_bytes(file.read_bytes()[:-20])
+        case "other token":
+            source = warm.source_of("http://x", Secret("other"))
+        case "format":
+            file.write_bytes(file.read_bytes().replace(b'"format":1', b'"format":2'))
+        case "writable":
+            file.chmod(0o666)
+        case "link":
+            file.rename(tmp_path / "elsewhere")
+            file.symlink_to(tmp_path / "elsewhere")
+    if damage in ("other token", "format"):
+        assert warm.load(tmp_path, source) is None
+    else:
+        with pytest.raises((BackendError, OSError)):
+            warm.load(tmp_path, source)
+
+
+def people_of() -> People:
+    group = Group("g-1", 7, "staff", attributes={"x": [1, "y"]})
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+    user = User(1, "alice", groups=("g-1",), attributes={"n": {"a": None}}, password_change_date=moment)
+    return People((user,), (group,), 3, 1_700_000_000.5)
+
+
+# -- records --------------------------------------------------------------------------------------
+
+
+def test_references_to_missing_groups_are_dropped() -> None:
+    group = Group("a", 1, "a", parents=("a", "gone"))
+    users, groups = people.consistent([User(1, "u", groups=("a", "gone"))], {"a": group})
+    assert users[0].groups == ("a",)
+    assert groups[0].parents == ("a",)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{}, {"pk": "1", "username": "x"}, {"pk": 1}, {"pk": 1, "username": None},
+     {"pk": 1, "username": "x", "groups": [1]}, {"pk": 1, "username": "x", "attributes": []}, {"pk": 1, "username": "x", "last_updated": "yesterday"}],
+)  # fmt: skip
+def test_a_record_of_another_shape_is_an_error(record: dict[str, object]) -> None:
+    with pytest.raises(BackendError):
+        people.user(Shape(orjson.loads(orjson.dumps(record)), "user"), {})
