@@ -306,9 +306,16 @@ def test_references_to_missing_groups_are_dropped() -> None:
 
 @pytest.mark.parametrize(
     "record",
-    [{}, {"pk": "1", "username": "x"}, {"pk": 1}, {"pk": 1, "username": None},
-     {"pk": 1, "username": "x", "groups": [1]}, {"pk": 1, "username": "x", "attributes": []}, {"pk": 1, "username": "x", "last_updated": "yesterday"}],
-)  # fmt: skip
+    [
+        {},
+        {"pk": "1", "username": "x"},
+        {"pk": 1},
+        {"pk": 1, "username": None},
+        {"pk": 1, "username": "x", "groups": [1]},
+        {"pk": 1, "username": "x", "attributes": []},
+        {"pk": 1, "username": "x", "last_updated": "yesterday"},
+    ],
+)
 def test_a_record_of_another_shape_is_an_error(record: dict[str, object]) -> None:
     with pytest.raises(BackendError):
         people.user(Shape(orjson.loads(orjson.dumps(record)), "user"), {})
