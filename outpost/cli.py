@@ -70,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     for name, function, text in (
+        ("run", run, "serve LDAP and RADIUS in the foreground until SIGTERM or SIGINT"),
         ("check", check, "check settings and directory, print the effective settings with secrets masked"),
     ):
         sub = command(name, function, text)
@@ -122,6 +123,14 @@ def _options(arguments: argparse.Namespace) -> list[tuple[str, str]]:
     if arguments.log_level is not None:
         options.append(("log.level", arguments.log_level))
     return options
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`outpost run`."""
+    from outpost.app import process  # noqa: PLC0415
+    from outpost.config import settings  # noqa: PLC0415
+
+    return process.run(settings.load(arguments.config, os.environ, _options(arguments)))
 
 
 def check(arguments: argparse.Namespace) -> int:

@@ -37,7 +37,17 @@ def test_version(capsys) -> None:
 def test_help_names_every_command_and_both_sources(capsys) -> None:
     status, out, _ = run(capsys, "--help")
     assert status == 0
-    for word in ("check", "healthcheck", "decode", "version", "AUTHENTIK_HOST", "--directory", "exit status"):
+    for word in (
+        "run",
+        "check",
+        "hash-password",
+        "healthcheck",
+        "decode",
+        "version",
+        "AUTHENTIK_HOST",
+        "--directory",
+        "exit status",
+    ):
         assert word in out
 
 

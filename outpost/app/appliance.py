@@ -38,7 +38,7 @@ STOPPING = "stopping"
 class Appliance:
     """The composition. Lives on one event loop; `start` once, `stop` as often as you like."""
 
-    def __init__(self, settings: Settings, log: LogWriter, build: backends.Build) -> None:
+    def __init__(self, settings: Settings, log: LogWriter, build: backends.Build = backends.build) -> None:
         """Raises ConfigError."""
         self._log = log
         self._is_stopping = False

@@ -1,4 +1,4 @@
-"""A backend as the composition takes it: what decides, and what is told about it."""
+"""The one backend that the settings name, and how it is observed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from prometheus_client.core import Metric
 
+from outpost.config.sections import ServerSettings
 from outpost.config.settings import Settings
+from outpost.errors import ConfigError
 from outpost.identity import Backend, Publish
 from outpost.observe.logs import LogWriter
 
@@ -25,3 +27,25 @@ class Source:
 
 
 Build = Callable[[Settings, LogWriter, Publish, Callable[[bool], None]], Source]
+
+
+def build(settings: Settings, log: LogWriter, publish: Publish, set_connected: Callable[[bool], None]) -> Source:
+    """The backend, not started.
+
+    publish: takes revocations; set_connected: told whether every revocation would arrive. Raises ConfigError.
+    """
+    if settings.directory is not None:
+        raise ConfigError("a directory file cannot be served yet", source="--directory")
+    return _authentik(settings, log, publish, set_connected)
+
+
+def _authentik(settings: Settings, log: LogWriter, publish: Publish, set_connected: Callable[[bool], None]) -> Source:
+    from outpost.backends.authentik.backend import AuthentikBackend  # noqa: PLC0415
+    from outpost.backends.authentik.settings import AuthentikSettings  # noqa: PLC0415
+    from outpost.observe.authentik import AuthentikMeter  # noqa: PLC0415
+
+    meter = AuthentikMeter(log, settings.part(ServerSettings).build_hash)
+    backend = AuthentikBackend(
+        settings.part(AuthentikSettings), publish=publish, set_connected=set_connected, observer=meter
+    )
+    return Source(backend, meter.outpost_name, is_connected=False, families=meter.families)

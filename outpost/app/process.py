@@ -1,0 +1,117 @@
+"""`outpost run`: one process from its settings to its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+import sys
+
+import uvloop
+
+from outpost.app import hardening, sockets
+from outpost.app.appliance import Appliance
+from outpost.config.sections import ListenSettings, LogSettings, ProcessSettings
+from outpost.config.settings import Settings
+from outpost.observe import logs
+from outpost.observe.logs import LogWriter
+
+STREAM, DATAGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
+KINDS = {"ldap": STREAM, "ldaps": STREAM, "radius": DATAGRAM, "metrics": STREAM}
+REFRESHES = (signal.SIGHUP, signal.SIGUSR1)
+LOGGER = "outpost"
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; 0. Raises ConfigError, and ListenError when an address cannot be had."""
+    # Until there is something to refresh, a refresh must not be the end of the process.
+    for number in REFRESHES:
+        signal.signal(number, signal.SIG_IGN)
+    process = settings.part(ProcessSettings)
+    if not process.core_dumps:
+        hardening.forbid_core_dumps()
+    files = hardening.raise_file_limit()
+    writer = log_writer(settings.part(LogSettings))
+    logs.configure(writer)
+    try:
+        for note in settings.notes:
+            writer.put("debug", LOGGER, note, {})
+        writer.put("debug", LOGGER, "limits", {"files": files})
+        with contextlib.ExitStack() as stack:
+            opened = open_listeners(settings.part(ListenSettings))
+            for sock in (s for group in opened.values() for s in group):
+                stack.callback(sock.close)
+            uvloop.run(serve(settings, opened, writer))
+    finally:
+        writer.stop()
+    return 0
+
+
+def log_writer(settings: LogSettings) -> LogWriter:
+    """The writer to stderr: text for people, JSON otherwise."""
+    is_text = settings.debug or settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
+    return LogWriter(sys.stderr.fileno(), is_json=not is_text, level=settings.level)
+
+
+def open_listeners(settings: ListenSettings) -> dict[str, list[socket.socket]]:
+    """Every listener's sockets by service; all or none. Raises ListenError."""
+    opened: dict[str, list[socket.socket]] = {}
+    try:
+        for service, kind in KINDS.items():
+            opened[service] = sockets.open_all(service, getattr(settings, service), kind)
+    except BaseException:
+        for sock in (s for group in opened.values() for s in group):
+            sock.close()
+        raise
+    return opened
+
+
+async def serve(settings: Settings, opened: dict[str, list[socket.socket]], writer: LogWriter) -> None:
+    """The appliance from its start to its stop."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: _complain(writer, context))
+    stopped = asyncio.Event()
+    refreshes: set[asyncio.Task[None]] = set()
+    appliance = Appliance(settings, writer)
+
+    def refresh() -> None:
+        task = loop.create_task(appliance.refresh())
+        refreshes.add(task)
+        task.add_done_callback(refreshes.discard)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        await appliance.start(opened)
+        for number in REFRESHES:
+            loop.add_signal_handler(number, refresh)
+        for service, group in opened.items():
+            for sock in group:
+                writer.put("info", LOGGER, "listening", {"service": service, "address": _place(sock)})
+        # What lives from here to the end need not be looked at by every collection.
+        gc.collect()
+        gc.freeze()
+        writer.put("info", LOGGER, "ready", {})
+        await stopped.wait()
+        writer.put("info", LOGGER, "stopping", {})
+    finally:
+        for task in tuple(refreshes):
+            task.cancel()
+        await appliance.stop(settings.part(ProcessSettings).drain_s)
+    writer.put("info", LOGGER, "stopped", {})
+
+
+def _place(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _complain(writer: LogWriter, context: dict[str, object]) -> None:
+    error = context.get("exception")
+    what = str(context.get("message", "the event loop met an error"))
+    if isinstance(error, BaseException):
+        writer.bug(LOGGER, what, error)
+    else:
+        writer.put("error", LOGGER, what, {})
