@@ -497,7 +497,6 @@ class Gate:
             accepted = cache.offline(login.key, now)
             if accepted is not None:
                 self._offline += 1
-                flight.revision = cache.revision  # what was revoked since is in the cache no more
                 return accepted
         return decision
 

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -35,6 +36,7 @@ HERE, THERE = Source("ldap", "192.0.2.1"), Source("ldap", "198.51.100.7")
 ASKS = dataclasses.replace(HERE, interactive=True)
 ALICE = Accepted(Identity(7, "alice", True, "session-7"))
 WRONG = Rejected(RejectReason.INVALID_CREDENTIALS)
+LOOKALIKE = SimpleNamespace(reason=UnavailableReason.BACKEND_DOWN, identity=ALICE.identity, detail="")
 CANARY = "canary-9c41"
 
 
@@ -44,6 +46,7 @@ class Authority:
     def __init__(self, answer: Decision | BaseException | Callable[[str, bytes], Decision] = ALICE) -> None:
         self.answer: object = answer
         self.asked: list[tuple[str, bytes]] = []
+        self.sources: list[Source] = []
         self.cancelled = 0
         self.is_open = asyncio.Event()
         self.is_open.set()
@@ -51,6 +54,7 @@ class Authority:
 
     async def authenticate(self, provider, username: str, secret: Secret, source: Source) -> Decision:
         self.asked.append((username, secret.reveal()))
+        self.sources.append(source)
         return await self._answer(username, secret.reveal())
 
     async def resume(self, provider, continuation, secret: Secret, source: Source) -> Decision:
@@ -193,6 +197,35 @@ async def test_an_older_hit_is_answered_at_once_and_verified_behind_its_back() -
     assert bench.questions == 2
     bench.now += 250
     assert bench.knows() == ALICE, "it was verified 250 s ago, not 350"
+
+
+async def test_nobody_can_answer_a_challenge_in_the_background() -> None:
+    bench = Bench(cache={"refresh_after_s": 100})
+    await bench.login(source=ASKS)
+    bench.now += 100
+    bench.authority.answer = Challenge("code?", "c")
+    assert bench.knows(source=ASKS) == ALICE
+    await turns()
+    assert [source.interactive for source in bench.authority.sources] == [True, False]
+    assert bench.knows(source=ASKS) is None, "the password alone is enough no more"
+
+
+async def test_whoever_waits_for_an_answer_goes_before_the_background() -> None:
+    bench = Bench(cache={"refresh_after_s": 100, "max_age_s": 1000}, concurrency=1, refresh_retry_s=15)
+    await bench.login()
+    bench.now += 100
+    bench.authority.is_open.clear()
+    waiting = asyncio.create_task(bench.login(name="bob"))
+    await turns()
+    assert bench.knows() == ALICE
+    assert bench.gate.gauges()["logins_pending"] == 1
+    bench.authority.is_open.set()
+    await waiting
+    assert bench.questions == 2
+    bench.now += 15
+    bench.knows()
+    await turns()
+    assert bench.questions == 3
 
 
 async def test_a_refusal_in_the_background_evicts() -> None:
@@ -475,7 +508,7 @@ async def test_failures_become_unavailable(call: str, failure: Exception, reason
 
 
 @pytest.mark.parametrize(
-    "nonsense", [None, True, "Accepted", 0, Accepted, {"accepted": True}, ALICE.identity], ids=repr
+    "nonsense", [None, True, "Accepted", 0, Accepted, {"accepted": True}, ALICE.identity, LOOKALIKE], ids=repr
 )
 async def test_an_answer_that_is_no_decision_is_no_success(nonsense: object) -> None:
     bench = Bench()
@@ -555,7 +588,11 @@ async def test_different_wrong_secrets_are_counted_until_throttled() -> None:
 
 async def test_guesses_under_way_count_when_their_turn_comes() -> None:
     bench = Bench(WRONG, limiter={"pair": Bucket(5, 0)}, concurrency=1)
-    told = await asyncio.gather(*(bench.login(f"guess {i}") for i in range(20)))
+    bench.authority.is_open.clear()
+    tasks = [asyncio.create_task(bench.login(f"guess {i}")) for i in range(20)]
+    await turns()
+    bench.authority.is_open.set()
+    told = await asyncio.gather(*tasks)
     assert sum(d == WRONG for d in told) == 5
 
 

@@ -174,6 +174,15 @@ def test_no_schedule_of_failures_gets_more_than_the_arithmetic_promises(steps) -
         assert count <= bucket.burst + bucket.refill_per_s * now + 1e-6
 
 
+def test_a_clock_that_steps_back_refills_nothing_twice() -> None:
+    subject = limiter(pair=Bucket(burst=10, refill_per_s=1.0))
+    attempt = subject.attempt("ldap", "alice", HERE)
+    for _ in range(10):
+        subject.failed(attempt, 100.0)
+    subject.failed(attempt, 0.0)
+    assert not subject.admits(attempt, 100.0)
+
+
 # -- damping --------------------------------------------------------------------------------------
 
 
