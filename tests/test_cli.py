@@ -40,7 +40,6 @@ def test_help_names_every_command_and_both_sources(capsys) -> None:
     for word in (
         "run",
         "check",
-        "hash-password",
         "healthcheck",
         "decode",
         "version",
