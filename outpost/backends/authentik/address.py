@@ -33,6 +33,8 @@ class Address:
         text = host.strip()
         if not text:
             raise ConfigError("is empty; give the URL of the authentik server", source=SOURCE)
+        if any(char <= " " or char == "\x7f" for char in text):  # urlsplit would drop some of them silently
+            raise ConfigError("has blanks or control characters", source=SOURCE)
         if text.startswith("unix://"):
             socket = text.removeprefix("unix://")
             if not socket.startswith("/"):

@@ -190,7 +190,9 @@ class Bench:
         self.settings = AuthentikSettings(url, {service: token}, **options)
         self.pool = Pool(self.settings, limit=self.settings.login_concurrency * 2)
         self.ended: list[str] = []
-        self.sessions = Sessions(Silence(), self._default_slug, is_ending=self.settings.end_sessions)
+        self.sessions = Sessions(
+            Silence(), self._default_slug, is_ending=self.settings.end_sessions, lease_s=self.settings.session_lease_s
+        )
         self.authority = FlowAuthority(
             service=service, token=token, pool=self.pool, settings=self.settings,
             sessions=self.sessions, observer=Silence(), wall_clock=time.time,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import pathlib
+import ssl
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
 from typing import Any, Self
@@ -86,6 +88,9 @@ class Script:
         self._flow = list(flow)
         self._me, self._access, self._legacy, self._other, self._loop = me, access, legacy, other, loop
         self._prefix = prefix
+        self.socket: pathlib.Path | None = None
+        """Listen here instead of on a port."""
+        self.tls: ssl.SSLContext | None = None
         self.requests: list[str] = []
         self.posts: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -100,10 +105,15 @@ class Script:
         return self
 
     async def _listen(self) -> None:
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        if self.socket is not None:
+            await web.UnixSite(self._runner, self.socket).start()
+            self.url = f"unix://{self.socket}"
+            return
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.tls)
         await site.start()
         assert site._server is not None
-        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}{self._prefix}"
+        scheme = "http" if self.tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{site._server.sockets[0].getsockname()[1]}{self._prefix}"
 
     async def __aexit__(self, *_: object) -> None:
         await self._runner.cleanup()
