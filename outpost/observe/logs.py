@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -19,6 +19,8 @@ from typing import Any, Final, final
 
 import orjson
 import structlog
+
+from outpost.observe.failures import describe, reason
 
 LEVELS: Final[Mapping[str, int]] = {"trace": 5, "debug": 10, "info": 20, "warning": 30, "error": 40}
 PENDING = 20_000
@@ -69,8 +71,8 @@ class LogWriter:
     def bug(self, logger: str, what: str, error: BaseException) -> str:
         """Log a bug with its traceback; the identifier of the line, short enough to be told to a peer."""
         identifier = os.urandom(4).hex()
-        lines = "".join(traceback.format_exception(error))
-        self.put("error", logger, what, {"id": identifier, "error": type(error).__name__, "traceback": lines})
+        found = {"id": identifier, "error": type(error).__name__, "traceback": describe(error)}
+        self.put("error", logger, what, found)
         return identifier
 
     def stop(self) -> None:
@@ -93,22 +95,30 @@ class LogWriter:
 
     def _write(self) -> None:
         while self._lines:
-            batch = bytearray()
+            batch, count = bytearray(), 0
             while self._lines and len(batch) < 65536:
                 batch += self._rendered(self._lines.popleft())
+                count += 1
             try:
-                view = memoryview(batch)
-                while view:
-                    view = view[os.write(self._descriptor, view) :]
+                self._put_out(memoryview(batch))
             except OSError:
-                self.dropped += 1
+                self.dropped += count
+
+    def _put_out(self, view: memoryview) -> None:
+        """All of it, however long that takes. Raises OSError."""
+        while view:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except BlockingIOError:
+                # Whoever shares the terminal or pipe with us may have made it non-blocking.
+                select.select([], [self._descriptor], [])
 
     def _rendered(self, line: Line) -> bytes:
         try:
             return self._render(line)
         except Exception as exc:  # a line that cannot be rendered must not end the thread
             at, _level, logger, event, _fields = line
-            return self._render((at, "error", logger, "a log line failed", {"error": repr(exc), "of": event}))
+            return self._render((at, "error", logger, "a log line failed", {"error": reason(exc), "of": event}))
 
 
 def render_json(line: Line) -> bytes:
@@ -169,7 +179,7 @@ def _exception(_logger: Any, _method: str, event: Any) -> Any:
     if error is True:
         error = sys.exc_info()[1]
     if isinstance(error, BaseException):
-        event["traceback"] = "".join(traceback.format_exception(error))
+        event["traceback"] = describe(error)
     return event
 
 
@@ -184,7 +194,7 @@ class _Handler(logging.Handler):
         level = {10: "debug", 20: "info", 30: "warning"}.get(record.levelno, "error")
         fields: dict[str, object] = {}
         if record.exc_info and record.exc_info[1] is not None:
-            fields["traceback"] = "".join(traceback.format_exception(record.exc_info[1]))
+            fields["traceback"] = describe(record.exc_info[1])
         self._writer.put(level, record.name, record.getMessage(), fields)
 
 
