@@ -11,8 +11,9 @@ ROOT = pathlib.Path(__file__).parent.parent / "outpost"
 LADDER: list[set[str]] = [
     {"errors"},
     {"identity", "passcode"},
-    {"_fastber", "_fastradius", "ldap.dn", "ldap.filter", "ldap.schema", "ldap.oids", "radius.dictionary"},
-    {"ldap._snapshot", "ldap.codec", "ldap.entries", "ldap.results", "ldap.observer", "radius.packet", "radius.crypto"}
+    {"_fastber", "_fastradius", "ldap.dn", "ldap.filter", "ldap.schema", "ldap.matching", "radius.dictionary"},
+    {"ldap._arena", "ldap._snapshot", "ldap.arena", "ldap.entries", "ldap.results", "ldap.observer"}
+    | {"radius.packet", "radius.crypto"}
     | {"radius.observer", "radius.clients", "radius.attributes", "radius.bypass"},
     {
         "ldap.connection",

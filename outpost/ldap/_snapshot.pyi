@@ -23,14 +23,22 @@ class Snapshot:
     def base_dn(self) -> bytes: ...
     @property
     def entry_count(self) -> int: ...
+    @property
+    def custom_attributes(self) -> frozenset[str]:
+        """Attributes that no schema knows, for the subschema."""
     def full_view(self) -> View:
         """Everything."""
     def own_view(self, user_pk: int) -> View | None:
         """The user himself, his virtual group and his groups reduced to him; None if he is not in the snapshot."""
     def search(self, request: SearchRequest, view: View, size_limit: int = 0) -> Search:
         """Plan a search under `view`. size_limit: the server's own, 0 for none; the smaller one counts."""
+    def matches(self, view: View, dn: bytes, filter: bytes) -> bool | None:
+        """Whether the filter is TRUE for the entry; None if the view holds no such entry.
+
+        Raises DecodeError if `dn` is no DN."""
     def compare(self, view: View, dn: bytes, attribute: bytes, assertion_value: bytes) -> int:
-        """resultCode of a Compare: 6, 5, 16 noSuchAttribute, 17 undefinedAttributeType, 32 noSuchObject."""
+        """resultCode of a Compare: 6, 5, 16 noSuchAttribute, 17 undefinedAttributeType,
+        21 invalidAttributeSyntax, 32 noSuchObject."""
     def user_pk(self, dn: bytes) -> int:
         """Primary key of the user entry with this DN, compared normalised, or -1."""
     def dn_of_user(self, user_pk: int) -> bytes | None:
@@ -40,9 +48,9 @@ class Snapshot:
 class Search:
     """One running search; holds its snapshot alive."""
 
-    def read(self, size: int, examined: int = 0) -> bytes:
+    def read(self, size: int, examined: int = 0, entries: int = 0) -> bytes:
         """Further SearchResultEntry messages, about `size` octets at most, after testing at most `examined`
-        candidates (0: no bound). May be empty while `finished` is still False."""
+        candidates and returning at most `entries` (0: no bound). May be empty while `finished` is still False."""
     @property
     def finished(self) -> bool: ...
     @property

@@ -1,0 +1,1564 @@
+# cython: language_level=3, auto_pickle=False, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""The compiled directory: checks an arena once, then plans, tests and encodes searches in C."""
+# Reads the arena of _arena.pxd: checks it once, then searches it under the interpreter lock without a Python
+# object per entry, attribute or value. Three-valued logic throughout: TRUE 1, FALSE 0, UNDEFINED -1.
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from outpost._fastber cimport (
+    FILTER_AND, FILTER_APPROX, FILTER_EQUALITY, FILTER_EXTENSIBLE, FILTER_GREATER_OR_EQUAL, FILTER_LESS_OR_EQUAL,
+    FILTER_NOT, FILTER_OR, FILTER_PRESENT, FILTER_SUBSTRINGS, MATCHING_DN_ATTRIBUTES, MATCHING_RULE, MATCHING_TYPE,
+    MATCHING_VALUE, SUBSTRING_FINAL, SUBSTRING_INITIAL, SearchRequest, Span, ber_size, ber_uint_size, put_header,
+    put_uint, span_any, span_bytes, span_enter, span_left,
+)
+from outpost.ldap._arena cimport (
+    FLAG_MEMBERSHIP, FLAG_OPERATIONAL, FLAG_PRIVATE, FORM_ENCODED, FORM_LIST, FORM_NODE, KIND_GROUP, KIND_USER,
+    KIND_VIRTUAL_GROUP, NODE_HEADER, NO_USER, VERSION, Attribute, Entry, Header, Item, List, Name, Node, UserRow,
+    hash_octets, tlv_content, tlv_header,
+)
+
+import hashlib
+
+from outpost.errors import DecodeError
+from outpost.ldap.dn import escape, normalise
+from outpost.ldap.matching import normalise_substring, normalise_value
+from outpost.ldap.schema import MATCHING_RULES, OBJECT_CLASSES
+
+__all__ = ("Search", "Snapshot", "View")
+
+cdef extern from "string.h" nogil:
+    void *memmem(const void *haystack, size_t haystacklen, const void *needle, size_t needlelen)
+
+cdef enum:
+    TRUE = 1
+    FALSE = 0
+    UNDEFINED = -1
+
+    CHECKSUM_FROM = 24
+    DN_CACHE = 4096
+    K_CASE_IGNORE = 0
+    K_CASE_EXACT = 1
+    K_INTEGER = 2
+    K_TIME = 3
+    K_DN = 4
+    K_OID = 6
+
+    # Node_.op beyond the filter tags
+    OP_CONSTANT = 1
+    OP_ANY_ATTRIBUTE = 2        # extensible match without a type
+    OP_BIT_AND = 3
+    OP_BIT_OR = 4
+    OP_IN_SET = 5               # values of one attribute against a set of normal nodes
+    OP_SELF_IN_SET = 6          # the entry's own DN against a set of normal nodes
+    OP_EXACT = 7                # caseExactMatch on an attribute that ignores case
+    OP_FOLDED = 8               # caseIgnoreMatch on an attribute that does not
+    OP_DN_ATTRIBUTE = 9         # a naming attribute of the entry's DN (:dn:)
+
+_RULES = {
+    **{name.lower().encode(): (name, kind) for name, (oid, syntax, kind) in MATCHING_RULES.items() if kind is not None},
+    **{oid.encode(): (name, kind) for name, (oid, syntax, kind) in MATCHING_RULES.items() if kind is not None},
+}
+_CLASS_NAMES = {c.oid.encode(): c.name.lower().encode() for c in OBJECT_CLASSES}
+
+
+cdef struct Piece:
+    const uint8_t *data
+    Py_ssize_t size
+    int tag
+
+
+cdef struct Filter:
+    int op
+    int attribute
+    int first, next             # children and siblings, -1 for none
+    int constant
+    uint32_t norm               # equality: the node that holds the normal form, 0 if no entry has it
+    int kind
+    Py_ssize_t piece, pieces    # into the array of pieces; for sets: offset and count in `sets`
+    int64_t bits
+    uint32_t memo_ref
+    int memo
+
+
+cdef struct Values:
+    const uint32_t *refs
+    uint32_t count
+    uint32_t one
+
+
+cdef inline Node *node_at(const uint8_t *base, uint32_t at) noexcept nogil:
+    return <Node *>(base + at)
+
+
+cdef inline const uint8_t *content(const Node *n, Py_ssize_t *size) noexcept nogil:
+    cdef const uint8_t *tlv = &n.tlv[0]
+    size[0] = tlv_content(tlv)
+    return tlv + tlv_header(tlv)
+
+
+cdef inline Entry *entry_at(Snapshot s, uint32_t index) noexcept:
+    return <Entry *>(s.base + s.header.entries) + index
+
+
+cdef inline Attribute *attribute_at(Snapshot s, uint32_t index) noexcept:
+    return <Attribute *>(s.base + s.header.attributes) + index
+
+
+cdef inline uint8_t lower(uint8_t c) noexcept nogil:
+    return c | 0x20 if 0x41 <= c <= 0x5A else c
+
+
+cdef class _Buffer:
+    """Holds a Py_buffer for as long as the arena is in use."""
+
+    cdef Py_buffer view
+
+    def __cinit__(self, arena):
+        PyObject_GetBuffer(arena, &self.view, PyBUF_SIMPLE)
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.view)
+
+
+cdef struct Output:
+    uint8_t *data
+    Py_ssize_t size
+    Py_ssize_t room
+    uint8_t fixed[4096]
+
+
+@cython.final
+cdef class Snapshot:
+    cdef object keep                # the arena's owner
+    cdef const uint8_t *base
+    cdef Header *header
+    cdef uint32_t *names            # hash table: Name index + 1
+    cdef uint32_t name_slots
+    cdef dict dn_cache              # octets of a DN as asked -> entry index, or -1
+
+    def __cinit__(self):
+        self.names = NULL
+        self.header = NULL
+
+    def __dealloc__(self):
+        PyMem_Free(self.names)
+
+    def __init__(self, arena):
+        cdef _Buffer held = _Buffer(arena)
+        if self.header != NULL:
+            raise TypeError("a snapshot is loaded once")
+        if held.view.len < <Py_ssize_t>sizeof(Header):
+            raise DecodeError("arena: shorter than its header")
+        self.keep = held
+        self.base = <const uint8_t *>held.view.buf
+        digest = hashlib.blake2b(memoryview(arena)[CHECKSUM_FROM:], digest_size=16).digest()
+        if memcmp(self.base, b"outpost\0", 8) != 0:
+            raise DecodeError("arena: not one of ours")
+        if digest != PyBytes_FromStringAndSize(<const char *>self.base + 8, 16):
+            raise DecodeError("arena: checksum does not match")
+        self.header = <Header *>self.base
+        self.dn_cache = {}
+        try:
+            self.check(held.view.len)
+        except BaseException:
+            self.header = NULL
+            raise
+        self.index_names()
+
+    # -- checking ---------------------------------------------------------------------------------
+
+    cdef int section(self, uint64_t at, uint64_t size) except -1:
+        if at & 3 or at < sizeof(Header) or at > self.header.size or size > self.header.size - at:
+            raise DecodeError("arena: a section lies outside")
+        return 0
+
+    cdef int check_node(self, uint32_t at) except -1:
+        cdef Header *h = self.header
+        cdef const uint8_t *tlv
+        if at & 3 or at < h.nodes or at > h.nodes_end or h.nodes_end - at < NODE_HEADER + 2 + 5:
+            # A node of 11 octets is padded to 12; the lists behind give room for reading a length.
+            if at & 3 or at < h.nodes or at > h.nodes_end or h.nodes_end - at < NODE_HEADER + 2:
+                raise DecodeError("arena: a value lies outside")
+        tlv = self.base + at + NODE_HEADER
+        if tlv[1] > 0x84 or tlv[1] == 0x80 or h.nodes_end - at < <uint32_t>(NODE_HEADER + tlv_header(tlv)):
+            raise DecodeError("arena: a value has no length")
+        if tlv_content(tlv) > h.nodes_end - at - NODE_HEADER - tlv_header(tlv):
+            raise DecodeError("arena: a value is too long")
+        return 0
+
+    cdef int check_value(self, uint32_t at) except -1:
+        cdef Node *n
+        self.check_node(at)
+        n = node_at(self.base, at)
+        if n.norm:
+            self.check_node(n.norm)
+            if node_at(self.base, n.norm).norm != n.norm:
+                raise DecodeError("arena: a normal form that is not normal")
+            self.check_postings(node_at(self.base, n.norm).postings)
+        return 0
+
+    cdef int check_postings(self, uint32_t at) except -1:
+        cdef Header *h = self.header
+        cdef List *lst
+        if at == 0:
+            return 0
+        if at & 3 or at < h.postings or at > h.postings_end or h.postings_end - at < 8:
+            raise DecodeError("arena: postings lie outside")
+        lst = <List *>(self.base + at)
+        if lst.count > (h.postings_end - at - 8) // 4:
+            raise DecodeError("arena: postings are too long")
+        if lst.count and lst.refs[lst.count - 1] >= h.entry_count:
+            raise DecodeError("arena: postings name no entry")
+        return 0
+
+    cdef int check(self, Py_ssize_t size) except -1:
+        cdef Header *h = self.header
+        cdef uint32_t i, j, k
+        cdef Entry *e
+        cdef Item *item
+        cdef List *lst
+        cdef uint32_t *table
+        cdef uint64_t need
+        cdef set lists = set()
+        if h.version != VERSION:
+            raise DecodeError("arena: version %d, not %d" % (h.version, VERSION))
+        if h.size != <uint64_t>size or h.entry_count == 0:
+            raise DecodeError("arena: size does not match")
+        if not (sizeof(Header) <= h.nodes <= h.nodes_end and h.lists <= h.lists_end and h.records <= h.records_end
+                and h.postings <= h.postings_end):
+            raise DecodeError("arena: sections out of order")
+        self.section(h.nodes, h.nodes_end - h.nodes)
+        self.section(h.lists, h.lists_end - h.lists)
+        self.section(h.records, h.records_end - h.records)
+        self.section(h.postings, h.postings_end - h.postings)
+        self.section(h.entries, <uint64_t>h.entry_count * sizeof(Entry))
+        self.section(h.attributes, <uint64_t>h.attribute_count * sizeof(Attribute))
+        self.section(h.names, <uint64_t>h.name_count * sizeof(Name))
+        self.section(h.users, <uint64_t>h.user_count * sizeof(UserRow))
+        if not h.value_slots or h.value_slots & (h.value_slots - 1) or not h.dn_slots or h.dn_slots & (h.dn_slots - 1):
+            raise DecodeError("arena: a table of odd size")
+        self.section(h.values, <uint64_t>h.value_slots * 4)
+        self.section(h.dns, <uint64_t>h.dn_slots * 4)
+        self.check_value(h.base_dn)
+        for i in range(h.attribute_count):
+            self.check_node(attribute_at(self, i).type)
+            if attribute_at(self, i).kind > 8:
+                raise DecodeError("arena: an attribute of no kind")
+        for i in range(h.name_count):
+            self.check_node((<Name *>(self.base + h.names))[i].text)
+            if (<Name *>(self.base + h.names))[i].attribute >= h.attribute_count:
+                raise DecodeError("arena: a name of no attribute")
+        for i in range(h.user_count):
+            if (<UserRow *>(self.base + h.users))[i].entry >= h.entry_count:
+                raise DecodeError("arena: a user without entry")
+        for i in range(h.entry_count):
+            e = entry_at(self, i)
+            self.check_value(e.dn)
+            if e.parent > i or (e.parent == i) != (i == 0) or e.end <= i or e.end > h.entry_count:
+                raise DecodeError("arena: an entry out of order")
+            if node_at(self.base, e.dn).norm == 0:
+                raise DecodeError("arena: an entry without name")
+            if e.record & 3 or e.record < h.records or e.record > h.records_end or e.items > (h.records_end - e.record) // sizeof(Item):
+                raise DecodeError("arena: a record lies outside")
+            for j in range(e.items):
+                item = <Item *>(self.base + e.record) + j
+                if item.attribute >= h.attribute_count or item.form > FORM_LIST:
+                    raise DecodeError("arena: an attribute of no type")
+                if item.form == FORM_NODE:
+                    self.check_value(item.ref)
+                    continue
+                if item.ref in lists:
+                    continue
+                if item.ref & 3 or item.ref < h.lists or item.ref > h.lists_end or h.lists_end - item.ref < 8:
+                    raise DecodeError("arena: a list lies outside")
+                lst = <List *>(self.base + item.ref)
+                need = 8 + 4 * <uint64_t>lst.count + (lst.octets if item.form == FORM_ENCODED else 0)
+                if lst.count == 0 or need > h.lists_end - item.ref:
+                    raise DecodeError("arena: a list is too long")
+                need = 0
+                for k in range(lst.count):
+                    self.check_value(lst.refs[k])
+                    need += tlv_header(&node_at(self.base, lst.refs[k]).tlv[0])
+                    need += tlv_content(&node_at(self.base, lst.refs[k]).tlv[0])
+                if item.form == FORM_LIST:
+                    if need != lst.octets:
+                        raise DecodeError("arena: a list of another size")
+                    lists.add(item.ref)
+        self.check_table(<uint32_t *>(self.base + h.values), h.value_slots, True)
+        self.check_table(<uint32_t *>(self.base + h.dns), h.dn_slots, False)
+        return 0
+
+    cdef int check_table(self, const uint32_t *table, uint32_t slots, bint of_nodes) except -1:
+        cdef uint32_t i, used = 0
+        for i in range(slots):
+            if table[i] == 0:
+                continue
+            used += 1
+            if of_nodes:
+                self.check_value(table[i])
+                if node_at(self.base, table[i]).norm != table[i]:
+                    raise DecodeError("arena: a value that is not normal")
+            elif table[i] > self.header.entry_count:
+                raise DecodeError("arena: a name of no entry")
+        if used >= slots:
+            raise DecodeError("arena: a table without end")
+        return 0
+
+    cdef int index_names(self) except -1:
+        cdef Header *h = self.header
+        cdef uint32_t slots = 64, i, slot
+        cdef Py_ssize_t size
+        cdef const uint8_t *text
+        cdef Name *rows = <Name *>(self.base + h.names)
+        while slots < 3 * h.name_count:
+            slots *= 2
+        self.names = <uint32_t *>PyMem_Malloc(slots * 4)
+        if self.names == NULL:
+            raise MemoryError()
+        memset(self.names, 0, slots * 4)
+        self.name_slots = slots
+        for i in range(h.name_count):
+            text = content(node_at(self.base, rows[i].text), &size)
+            slot = hash_octets(99, text, size) & (slots - 1)
+            while self.names[slot]:
+                slot = (slot + 1) & (slots - 1)
+            self.names[slot] = i + 1
+        return 0
+
+    # -- looking up -------------------------------------------------------------------------------
+
+    cdef int attribute_of(self, const uint8_t *text, Py_ssize_t size) noexcept:
+        """Index of an attribute by description in any case, or -1."""
+        cdef uint8_t small[128]
+        cdef uint32_t slot
+        cdef Py_ssize_t i, other
+        cdef const uint8_t *name
+        cdef Name *row
+        if size > 128 or size == 0:
+            return -1
+        for i in range(size):
+            small[i] = lower(text[i])
+        slot = hash_octets(99, small, size) & (self.name_slots - 1)
+        while self.names[slot]:
+            row = <Name *>(self.base + self.header.names) + (self.names[slot] - 1)
+            name = content(node_at(self.base, row.text), &other)
+            if other == size and memcmp(name, small, size) == 0:
+                return <int>row.attribute
+            slot = (slot + 1) & (self.name_slots - 1)
+        return -1
+
+    cdef uint32_t find_value(self, int kind, const uint8_t *data, Py_ssize_t size) noexcept:
+        """The node that holds this normal form, or 0 if no entry has it."""
+        cdef uint32_t *table = <uint32_t *>(self.base + self.header.values)
+        cdef uint32_t mask = self.header.value_slots - 1
+        cdef uint32_t slot = hash_octets(kind, data, size) & mask
+        cdef Py_ssize_t other
+        cdef const uint8_t *text
+        while table[slot]:
+            if node_at(self.base, table[slot]).kind == kind:
+                text = content(node_at(self.base, table[slot]), &other)
+                if other == size and memcmp(text, data, size) == 0:
+                    return table[slot]
+            slot = (slot + 1) & mask
+        return 0
+
+    cdef Py_ssize_t find_normal_dn(self, const uint8_t *data, Py_ssize_t size) noexcept:
+        cdef uint32_t *table = <uint32_t *>(self.base + self.header.dns)
+        cdef uint32_t mask = self.header.dn_slots - 1
+        cdef uint32_t slot = hash_octets(K_DN, data, size) & mask
+        cdef Py_ssize_t other
+        cdef const uint8_t *text
+        while table[slot]:
+            text = content(node_at(self.base, node_at(self.base, entry_at(self, table[slot] - 1).dn).norm), &other)
+            if other == size and memcmp(text, data, size) == 0:
+                return table[slot] - 1
+            slot = (slot + 1) & mask
+        return -1
+
+    cdef Py_ssize_t find_dn(self, bytes dn) except -2:
+        """Index of the entry with this DN, or -1. Raises DecodeError if it is no DN."""
+        cdef object found = self.dn_cache.get(dn)
+        cdef bytes normal
+        cdef Py_ssize_t index
+        if found is not None:
+            return <Py_ssize_t>found
+        normal = normalise(dn)
+        index = self.find_normal_dn(<const uint8_t *>PyBytes_AS_STRING(normal), PyBytes_GET_SIZE(normal))
+        if PyBytes_GET_SIZE(dn) <= 256:
+            if len(self.dn_cache) >= DN_CACHE:
+                self.dn_cache.clear()
+            self.dn_cache[dn] = index
+        return index
+
+    cdef Py_ssize_t find_user(self, object user_pk) except -2:
+        cdef UserRow *rows = <UserRow *>(self.base + self.header.users)
+        cdef Py_ssize_t lo = 0, hi = self.header.user_count, mid
+        cdef uint32_t pk
+        if user_pk < 0 or user_pk > 0xFFFFFFFE:
+            return -1
+        pk = user_pk
+        while lo < hi:
+            mid = (lo + hi) // 2
+            if rows[mid].pk < pk:
+                lo = mid + 1
+            else:
+                hi = mid
+        if lo < self.header.user_count and rows[lo].pk == pk:
+            return rows[lo].entry
+        return -1
+
+    cdef Item *item_of(self, const Entry *e, int attribute) noexcept:
+        cdef Item *item = <Item *>(self.base + e.record)
+        cdef int i
+        for i in range(e.items):
+            if item[i].attribute == attribute:
+                return item + i
+        return NULL
+
+    cdef bytes dn_bytes(self, uint32_t entry):
+        cdef Py_ssize_t size
+        cdef const uint8_t *text = content(node_at(self.base, entry_at(self, entry).dn), &size)
+        return PyBytes_FromStringAndSize(<const char *>text, size)
+
+    # -- public -----------------------------------------------------------------------------------
+
+    @property
+    def arena(self):
+        return memoryview(PyBytes_FromStringAndSize(<const char *>self.base, self.header.size))
+
+    @property
+    def generation(self):
+        return self.header.generation
+
+    @property
+    def base_dn(self):
+        return self.dn_bytes(0)
+
+    @property
+    def entry_count(self):
+        return self.header.entry_count
+
+    @property
+    def custom_attributes(self):
+        cdef Py_ssize_t size
+        cdef const uint8_t *text
+        names = set()
+        for i in range(self.header.custom_from, self.header.attribute_count):
+            text = content(node_at(self.base, attribute_at(self, i).type), &size)
+            names.add(text[:size].decode())
+        return frozenset(names)
+
+    def full_view(self):
+        cdef View view = View.__new__(View)
+        view.snapshot = self
+        view.entries = NULL
+        return view
+
+    def own_view(self, user_pk):
+        cdef View view
+        cdef Py_ssize_t me = self.find_user(user_pk)
+        cdef Py_ssize_t i, other, n
+        cdef Entry *e
+        cdef Item *item
+        cdef Values values
+        cdef const uint8_t *text
+        cdef set mine
+        cdef int attribute
+        if me < 0:
+            return None
+        mine = {me}
+        # The base and the containers below it say nothing about anybody.
+        mine.add(0)
+        i = 1
+        while i < self.header.entry_count:
+            e = entry_at(self, i)
+            if e.kind < KIND_USER:
+                mine.add(i)
+            i = e.end
+        view = View.__new__(View)
+        view.snapshot = self
+        view.own_dn = node_at(self.base, entry_at(self, me).dn).norm
+        attribute = self.attribute_of(b"memberOf", 8)
+        item = self.item_of(entry_at(self, me), attribute) if attribute >= 0 else NULL
+        if item != NULL:
+            self.all_values(item, &values)
+            for i in range(values.count):
+                if node_at(self.base, values.refs[i]).norm:
+                    text = content(node_at(self.base, node_at(self.base, values.refs[i]).norm), &n)
+                    other = self.find_normal_dn(text, n)
+                    if other >= 0 and entry_at(self, other).kind == KIND_GROUP:
+                        mine.add(other)
+        for posting in self.postings_of(view.own_dn):
+            if entry_at(self, posting).kind == KIND_VIRTUAL_GROUP and entry_at(self, posting).pk == entry_at(self, me).pk:
+                mine.add(posting)
+        attribute = self.attribute_of(b"sAMAccountName", 14)
+        item = self.item_of(entry_at(self, me), attribute) if attribute >= 0 else NULL
+        if item != NULL and item.form == FORM_NODE:
+            # memberUid compares exactly, so its node is another one: found by its octets.
+            text = content(node_at(self.base, item.ref), &n)
+            normal = normalise_value(K_CASE_EXACT, text[:n])
+            if normal is not None:
+                view.own_name = self.find_value(K_CASE_EXACT, <const uint8_t *>PyBytes_AS_STRING(<bytes>normal), PyBytes_GET_SIZE(<bytes>normal))
+        ordered = sorted(mine)
+        view.entries = <uint32_t *>PyMem_Malloc(4 * len(ordered))
+        if view.entries == NULL:
+            raise MemoryError()
+        for index in ordered:
+            view.entries[view.count] = index
+            view.count += 1
+        return view
+
+    cdef list postings_of(self, uint32_t norm):
+        cdef List *lst
+        cdef uint32_t i
+        if norm == 0 or node_at(self.base, norm).postings == 0:
+            return []
+        lst = <List *>(self.base + node_at(self.base, norm).postings)
+        return [lst.refs[i] for i in range(lst.count)]
+
+    cdef void all_values(self, const Item *item, Values *out) noexcept:
+        cdef List *lst
+        if item.form == FORM_NODE:
+            out.one = item.ref
+            out.refs = &out.one
+            out.count = 1
+        else:
+            lst = <List *>(self.base + item.ref)
+            out.refs = &lst.refs[0]
+            out.count = lst.count
+
+    def search(self, SearchRequest request not None, View view not None, size_limit=0):
+        cdef Search search
+        if view.snapshot is not self:
+            raise ValueError("a view of another snapshot")
+        search = Search.__new__(Search)
+        search.prepare(self, view, request, size_limit)
+        return search
+
+    def matches(self, View view not None, bytes dn not None, bytes filter not None):
+        """Whether the entry exists in the view and the filter is TRUE for it; None if there is no such entry."""
+        cdef Search search
+        cdef Py_ssize_t index = self.find_dn(dn)
+        if view.snapshot is not self:
+            raise ValueError("a view of another snapshot")
+        if index < 0 or not view.holds(<uint32_t>index):
+            return None
+        search = Search.__new__(Search)
+        search.snapshot = self
+        search.view = view
+        search.compile(filter)
+        return search.test(entry_at(self, <uint32_t>index), search.root) == TRUE
+
+    def compare(self, View view not None, bytes dn not None, bytes attribute not None, bytes assertion_value not None):
+        cdef Py_ssize_t index = self.find_dn(dn)
+        cdef int a
+        cdef Entry *e
+        cdef Item *item
+        cdef Values values
+        cdef uint32_t i, norm = 0
+        if view.snapshot is not self:
+            raise ValueError("a view of another snapshot")
+        if index < 0 or not view.holds(<uint32_t>index):
+            return 32
+        a = self.attribute_of(<const uint8_t *>PyBytes_AS_STRING(attribute), PyBytes_GET_SIZE(attribute))
+        if a < 0:
+            return 17
+        e = entry_at(self, <uint32_t>index)
+        item = self.item_of(e, a)
+        if item == NULL:
+            return 16
+        view.values_of(e, item, &values)
+        if values.count == 0:
+            return 16
+        normal = normal_assertion(attribute_at(self, a).kind, assertion_value)
+        if normal is None:
+            return 21
+        norm = self.find_value(attribute_at(self, a).kind, <const uint8_t *>PyBytes_AS_STRING(<bytes>normal), PyBytes_GET_SIZE(<bytes>normal))
+        if norm:
+            for i in range(values.count):
+                if node_at(self.base, values.refs[i]).norm == norm:
+                    return 6
+        return 5
+
+    def user_pk(self, bytes dn not None):
+        cdef Py_ssize_t index = self.find_dn(dn)
+        if index < 0 or entry_at(self, <uint32_t>index).kind != KIND_USER:
+            return -1
+        return entry_at(self, <uint32_t>index).pk
+
+    def dn_of_user(self, user_pk):
+        cdef Py_ssize_t index = self.find_user(user_pk)
+        return None if index < 0 else self.dn_bytes(<uint32_t>index)
+
+
+cdef object normal_assertion(int kind, bytes value):
+    normal = normalise_value(kind, value)
+    if kind == K_OID and normal is not None:
+        return _CLASS_NAMES.get(normal, normal)
+    return normal
+
+
+@cython.final
+cdef class View:
+    cdef Snapshot snapshot
+    cdef uint32_t *entries          # NULL: everything
+    cdef uint32_t count
+    cdef uint32_t own_dn            # normal nodes of what may be seen in member lists
+    cdef uint32_t own_name
+
+    def __cinit__(self):
+        self.entries = NULL
+        self.count = 0
+        self.own_dn = 0
+        self.own_name = 0
+
+    def __dealloc__(self):
+        PyMem_Free(self.entries)
+
+    cdef bint holds(self, uint32_t index) noexcept:
+        cdef uint32_t i
+        if self.entries == NULL:
+            return True
+        for i in range(self.count):
+            if self.entries[i] == index:
+                return True
+        return False
+
+    cdef void values_of(self, const Entry *e, const Item *item, Values *out) noexcept:
+        """What of an attribute may be seen; count 0 means that the attribute is not there."""
+        cdef uint32_t i, norm
+        cdef int flags
+        self.snapshot.all_values(item, out)
+        if self.entries == NULL or e.kind == KIND_USER:
+            return
+        flags = attribute_at(self.snapshot, item.attribute).flags
+        if flags & FLAG_PRIVATE:
+            out.count = 0
+        elif flags & FLAG_MEMBERSHIP:
+            for i in range(out.count):
+                norm = node_at(self.snapshot.base, out.refs[i]).norm
+                if norm and (norm == self.own_dn or norm == self.own_name):
+                    out.one = out.refs[i]
+                    out.refs = &out.one
+                    out.count = 1
+                    return
+            out.count = 0
+
+
+@cython.final
+cdef class Search:
+    cdef Snapshot snapshot
+    cdef View view
+    cdef Filter *filters
+    cdef int filter_count, filter_room
+    cdef Piece *pieces
+    cdef Py_ssize_t piece_count, piece_room
+    cdef uint8_t *scratch               # normal forms made here
+    cdef Py_ssize_t scratch_used, scratch_room
+    cdef list kept                      # normal forms made elsewhere, and sets
+    cdef int root
+    cdef bytes filter
+    cdef uint32_t *owned                # candidates that this search made
+    cdef const uint32_t *candidates     # NULL: every entry from `at` to `stop`
+    cdef uint32_t at, stop              # index into candidates, or entries
+    cdef uint32_t lo, hi, parent
+    cdef bint one_level
+    cdef uint8_t *selected              # per attribute
+    cdef bint types_only
+    cdef uint32_t message_id
+    cdef uint32_t limit
+    cdef readonly uint32_t sent
+    cdef readonly int result_code
+    cdef readonly bytes matched_dn
+    cdef readonly bint finished
+
+    def __cinit__(self):
+        self.root = -1
+        self.matched_dn = b""
+
+    def __dealloc__(self):
+        PyMem_Free(self.filters)
+        PyMem_Free(self.pieces)
+        PyMem_Free(self.scratch)
+        PyMem_Free(self.owned)
+        PyMem_Free(self.selected)
+
+    # -- preparing --------------------------------------------------------------------------------
+
+    cdef int prepare(self, Snapshot snapshot, View view, SearchRequest request, object size_limit) except -1:
+        cdef Py_ssize_t base
+        cdef uint32_t server = size_limit
+        self.snapshot = snapshot
+        self.view = view
+        self.message_id = request.message_id
+        self.types_only = request.types_only
+        self.limit = request.size_limit
+        if server and (self.limit == 0 or server < self.limit):
+            self.limit = server
+        base = snapshot.find_dn(request.base_object)
+        if base < 0 or not view.holds(<uint32_t>base):
+            self.finished = True
+            self.result_code = 32
+            self.matched_dn = self.match_dn(request.base_object)
+            return 0
+        self.select(request.attributes)
+        self.compile(request.filter)
+        self.lo = <uint32_t>base
+        self.hi = entry_at(snapshot, <uint32_t>base).end
+        self.parent = <uint32_t>base
+        self.one_level = request.scope == 1
+        if request.scope == 0:
+            self.hi = self.lo + 1
+        elif request.scope == 3 or request.scope == 1:
+            # RFC 4511 4.5.1.2: the base itself is not part of singleLevel, nor of the later subordinates.
+            self.lo += 1
+        self.choose()
+        return 0
+
+    cdef bytes match_dn(self, bytes dn):
+        """The nearest existing ancestor (RFC 4511 4.1.9), as far as the view shows it."""
+        cdef bytes normal = normalise(dn)
+        cdef Py_ssize_t i = 0, index, n = PyBytes_GET_SIZE(normal)
+        cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(normal)
+        while i < n:
+            if p[i] == 0x5C:
+                i += 2
+                continue
+            if p[i] == 0x2C:
+                index = self.snapshot.find_normal_dn(p + i + 1, n - i - 1)
+                if index >= 0 and self.view.holds(<uint32_t>index):
+                    return self.snapshot.dn_bytes(<uint32_t>index)
+            i += 1
+        return b""
+
+    cdef int select(self, tuple attributes) except -1:
+        """RFC 4511 4.5.1.8 and RFC 3673: names, `*`, `+`, `1.1`."""
+        cdef Py_ssize_t n = self.snapshot.header.attribute_count
+        cdef uint32_t i
+        cdef int a
+        cdef bint users = False, operational = False
+        cdef const uint8_t *p
+        cdef const uint8_t *end
+        cdef const uint8_t *comma
+        self.selected = <uint8_t *>PyMem_Malloc(n)
+        if self.selected == NULL:
+            raise MemoryError()
+        memset(self.selected, 0, n)
+        if not attributes:
+            users = True
+        for wanted in attributes:
+            p = <const uint8_t *>PyBytes_AS_STRING(<bytes>wanted)
+            end = p + PyBytes_GET_SIZE(<bytes>wanted)
+            if p == end and len(attributes) == 1:
+                users = True
+            # Some clients put a whole list into one name.
+            while p < end:
+                comma = p
+                while comma < end and comma[0] != 0x2C:
+                    comma += 1
+                while p < comma and p[0] == 0x20:
+                    p += 1
+                if comma - p == 1 and p[0] == 0x2A:
+                    users = True
+                elif comma - p == 1 and p[0] == 0x2B:
+                    operational = True
+                else:
+                    a = self.snapshot.attribute_of(p, comma - p)
+                    if a >= 0:
+                        self.selected[a] = 1
+                p = comma + 1
+        if users or operational:
+            for i in range(n):
+                if attribute_at(self.snapshot, i).flags & FLAG_OPERATIONAL:
+                    self.selected[i] |= operational
+                else:
+                    self.selected[i] |= users
+        return 0
+
+    # -- compiling the filter ---------------------------------------------------------------------
+
+    cdef int compile(self, bytes filter) except -1:
+        cdef Span s
+        self.filter = filter
+        self.kept = []
+        s.pos = <const uint8_t *>PyBytes_AS_STRING(filter)
+        s.end = s.pos + PyBytes_GET_SIZE(filter)
+        self.scratch_room = PyBytes_GET_SIZE(filter) + 16
+        self.scratch = <uint8_t *>PyMem_Malloc(self.scratch_room)
+        if self.scratch == NULL:
+            raise MemoryError()
+        self.root = self.compile_one(&s)
+        return 0
+
+    cdef int new_filter(self, int op) except -1:
+        cdef void *p
+        cdef Filter *f
+        if self.filter_count == self.filter_room:
+            self.filter_room = self.filter_room * 2 if self.filter_room else 4
+            p = PyMem_Realloc(self.filters, self.filter_room * sizeof(Filter))
+            if p == NULL:
+                raise MemoryError()
+            self.filters = <Filter *>p
+        f = self.filters + self.filter_count
+        memset(f, 0, sizeof(Filter))
+        f.op = op
+        f.attribute = -1
+        f.first = -1
+        f.next = -1
+        self.filter_count += 1
+        return self.filter_count - 1
+
+    cdef int constant(self, int value) except -1:
+        cdef int index = self.new_filter(OP_CONSTANT)
+        self.filters[index].constant = value
+        return index
+
+    cdef int new_piece(self, const uint8_t *data, Py_ssize_t size, int tag) except -1:
+        cdef void *p
+        if self.piece_count == self.piece_room:
+            self.piece_room = self.piece_room * 2 if self.piece_room else 4
+            p = PyMem_Realloc(self.pieces, self.piece_room * sizeof(Piece))
+            if p == NULL:
+                raise MemoryError()
+            self.pieces = <Piece *>p
+        self.pieces[self.piece_count].data = data
+        self.pieces[self.piece_count].size = size
+        self.pieces[self.piece_count].tag = tag
+        self.piece_count += 1
+        return 0
+
+    cdef int compile_one(self, Span *s) except -1:
+        cdef Span inner
+        cdef int tag = span_any(s, &inner)
+        cdef int index, child, last = -1
+        if tag == FILTER_AND or tag == FILTER_OR or tag == FILTER_NOT:
+            index = self.new_filter(tag)
+            while span_left(&inner):
+                child = self.compile_one(&inner)
+                if last < 0:
+                    self.filters[index].first = child
+                else:
+                    self.filters[last].next = child
+                last = child
+            return index
+        if tag == FILTER_PRESENT:
+            child = self.snapshot.attribute_of(inner.pos, span_left(&inner))
+            if child < 0:
+                return self.constant(UNDEFINED)
+            index = self.new_filter(tag)
+            self.filters[index].attribute = child
+            return index
+        if tag == FILTER_SUBSTRINGS:
+            return self.compile_substrings(&inner)
+        if tag == FILTER_EXTENSIBLE:
+            return self.compile_extensible(&inner)
+        return self.compile_assertion(&inner, FILTER_EQUALITY if tag == FILTER_APPROX else tag)
+
+    cdef int compile_assertion(self, Span *s, int tag) except -1:
+        cdef Span name, value
+        cdef int a, kind
+        span_enter(s, 0x04, &name)
+        span_enter(s, 0x04, &value)
+        a = self.snapshot.attribute_of(name.pos, span_left(&name))
+        if a < 0:
+            return self.constant(UNDEFINED)
+        kind = attribute_at(self.snapshot, a).kind
+        if tag != FILTER_EQUALITY and kind > K_TIME:
+            return self.constant(UNDEFINED)
+        return self.assertion(tag, a, kind, &value)
+
+    cdef int assertion(self, int op, int attribute, int kind, const Span *value) except -1:
+        """A node for one attribute value assertion; its normal form becomes the node's only piece."""
+        cdef int index
+        cdef const uint8_t *p = value.pos
+        cdef Py_ssize_t size = value.end - value.pos, i
+        cdef uint8_t *out
+        cdef uint8_t c
+        cdef uint8_t last = 0x20
+        cdef bint plain = kind == K_CASE_IGNORE and size > 0
+        out = self.scratch + self.scratch_used
+        if plain:
+            for i in range(size):
+                c = p[i]
+                if c < 0x20 or c > 0x7E or (c == 0x20 and last == 0x20):
+                    plain = False
+                    break
+                out[i] = lower(c)
+                last = c
+            if last == 0x20:
+                plain = False
+        if plain:
+            self.scratch_used += size
+            p = out
+        else:
+            normal = normal_assertion(kind, p[:size])
+            if normal is None:
+                return self.constant(UNDEFINED)
+            self.kept.append(normal)
+            p = <const uint8_t *>PyBytes_AS_STRING(<bytes>normal)
+            size = PyBytes_GET_SIZE(<bytes>normal)
+        index = self.new_filter(op)
+        self.filters[index].attribute = attribute
+        self.filters[index].kind = kind
+        self.filters[index].piece = self.piece_count
+        self.filters[index].pieces = 1
+        self.filters[index].norm = self.snapshot.find_value(kind, p, size)
+        self.new_piece(p, size, 0)
+        return index
+
+    cdef int compile_substrings(self, Span *s) except -1:
+        cdef Span name, sequence, value
+        cdef int a, kind, tag, index
+        cdef Py_ssize_t first = self.piece_count
+        span_enter(s, 0x04, &name)
+        span_enter(s, 0x30, &sequence)
+        a = self.snapshot.attribute_of(name.pos, span_left(&name))
+        if a < 0:
+            return self.constant(UNDEFINED)
+        kind = attribute_at(self.snapshot, a).kind
+        while span_left(&sequence):
+            tag = span_any(&sequence, &value)
+            normal = normalise_substring(
+                kind, value.pos[:value.end - value.pos], initial=tag == SUBSTRING_INITIAL, final=tag == SUBSTRING_FINAL
+            )
+            if normal is None:
+                self.piece_count = first
+                return self.constant(UNDEFINED)
+            self.kept.append(normal)
+            self.new_piece(<const uint8_t *>PyBytes_AS_STRING(<bytes>normal), PyBytes_GET_SIZE(<bytes>normal), tag)
+        index = self.new_filter(FILTER_SUBSTRINGS)
+        self.filters[index].attribute = a
+        self.filters[index].kind = kind
+        self.filters[index].piece = first
+        self.filters[index].pieces = self.piece_count - first
+        return index
+
+    cdef int compile_extensible(self, Span *s) except -1:
+        """RFC 4511 4.5.1.7.7."""
+        cdef Span part, value
+        cdef int tag, a = -1, kind, index, child, rule_kind = -1
+        cdef bint dn_attributes = False, has_value = False
+        cdef bytes rule = None, wanted = None
+        cdef object name = None, found
+        while span_left(s):
+            tag = span_any(s, &part)
+            if tag == MATCHING_RULE:
+                rule = span_bytes(&part).lower()
+            elif tag == MATCHING_TYPE:
+                wanted = span_bytes(&part)
+            elif tag == MATCHING_VALUE:
+                value = part
+                has_value = True
+            elif tag == MATCHING_DN_ATTRIBUTES:
+                dn_attributes = span_left(&part) == 1 and part.pos[0] != 0
+        if not has_value:
+            return self.constant(UNDEFINED)
+        if rule is not None:
+            found = _RULES.get(rule)
+            if found is None:
+                return self.constant(UNDEFINED)
+            name = (<tuple>found)[0]
+            rule_kind = (<tuple>found)[1]
+        if wanted is not None:
+            a = self.snapshot.attribute_of(<const uint8_t *>PyBytes_AS_STRING(wanted), PyBytes_GET_SIZE(wanted))
+            if a < 0:
+                return self.constant(UNDEFINED)
+            kind = attribute_at(self.snapshot, a).kind
+            if rule_kind < 0 or rule_kind == kind:
+                if name == "integerBitAndMatch" or name == "integerBitOrMatch":
+                    return self.bits(a, OP_BIT_AND if name == "integerBitAndMatch" else OP_BIT_OR, &value)
+                if name == "dnInChainMatch":
+                    return self.in_chain(a, &value)
+                index = self.assertion(FILTER_EQUALITY, a, kind, &value)
+            elif rule_kind == K_CASE_EXACT and kind == K_CASE_IGNORE:
+                index = self.assertion(OP_EXACT, a, K_CASE_EXACT, &value)
+            elif rule_kind == K_CASE_IGNORE and kind == K_CASE_EXACT:
+                index = self.assertion(OP_FOLDED, a, K_CASE_IGNORE, &value)
+            else:
+                return self.constant(UNDEFINED)
+        else:
+            if rule_kind < 0 or name in ("integerBitAndMatch", "integerBitOrMatch", "dnInChainMatch"):
+                return self.constant(UNDEFINED)
+            index = self.assertion(OP_ANY_ATTRIBUTE, -1, rule_kind, &value)
+        if not dn_attributes:
+            return index
+        child = self.dn_attribute(wanted, &value)
+        if child < 0:
+            return index
+        tag = self.new_filter(FILTER_OR)
+        self.filters[tag].first = index
+        self.filters[index].next = child
+        return tag
+
+    cdef int dn_attribute(self, bytes wanted, const Span *value) except -2:
+        """A node that compares the RDNs of the entry's DN, or -1 if the value cannot be part of a DN."""
+        cdef int index
+        cdef bytes normal, text = value.pos[:value.end - value.pos]
+        try:
+            normal = normalise(b"%s=%s" % (wanted or b"cn", escape(text.decode()).encode()))
+        except (DecodeError, UnicodeDecodeError):
+            return -1
+        if wanted is None:
+            normal = normal[normal.index(b"=") + 1:]
+        self.kept.append(normal)
+        index = self.new_filter(OP_DN_ATTRIBUTE)
+        self.filters[index].constant = wanted is None
+        self.filters[index].piece = self.piece_count
+        self.filters[index].pieces = 1
+        self.new_piece(<const uint8_t *>PyBytes_AS_STRING(normal), PyBytes_GET_SIZE(normal), 0)
+        return index
+
+    cdef int bits(self, int attribute, int op, const Span *value) except -1:
+        cdef int index
+        normal = normalise_value(K_INTEGER, value.pos[:value.end - value.pos])
+        if normal is None or len(<bytes>normal) > 18:
+            return self.constant(UNDEFINED)
+        index = self.new_filter(op)
+        self.filters[index].attribute = attribute
+        self.filters[index].bits = int(normal)
+        return index
+
+    cdef int in_chain(self, int attribute, const Span *value) except -1:
+        """1.2.840.113556.1.4.1941: membership through any number of groups, cycles included.
+
+        For memberOf the set is the group and every group below it, and an entry matches that is a direct member of
+        one of them. For member it is every group above the DN, and the entry itself has to be one of them.
+        """
+        cdef Snapshot s = self.snapshot
+        cdef bytes normal
+        cdef uint32_t norm
+        cdef int index, member = s.attribute_of(b"member", 6), member_of = s.attribute_of(b"memberOf", 8)
+        cdef bint up
+        cdef set found, todo
+        cdef bytes packed
+        got = normalise_value(K_DN, value.pos[:value.end - value.pos])
+        if got is None:
+            return self.constant(UNDEFINED)
+        normal = got
+        if attribute != member and attribute != member_of:
+            self.kept.append(normal)
+            return self.assertion(FILTER_EQUALITY, attribute, K_DN, value)
+        norm = s.find_value(K_DN, <const uint8_t *>PyBytes_AS_STRING(normal), PyBytes_GET_SIZE(normal))
+        if norm == 0:
+            return self.constant(FALSE)
+        up = attribute == member
+        if up and self.view.entries != NULL and norm != self.view.own_dn:
+            return self.constant(FALSE)
+        found = set() if up else {norm}
+        todo = {norm}
+        while todo:
+            at = todo.pop()
+            for other in self.chained(at, member_of if up else member):
+                if other not in found:
+                    found.add(other)
+                    todo.add(other)
+        packed = b"".join([(<object>n).to_bytes(4, "little") for n in sorted(found)])
+        self.kept.append(packed)
+        index = self.new_filter(OP_SELF_IN_SET if up else OP_IN_SET)
+        self.filters[index].attribute = attribute
+        self.filters[index].piece = self.piece_count
+        self.filters[index].pieces = 1
+        self.new_piece(<const uint8_t *>PyBytes_AS_STRING(packed), len(found), 0)
+        return index
+
+    cdef list chained(self, uint32_t norm, int attribute):
+        """Normal nodes of the groups that the entry with this DN names in member or memberOf."""
+        cdef Snapshot s = self.snapshot
+        cdef Py_ssize_t size, index
+        cdef const uint8_t *text = content(node_at(s.base, norm), &size)
+        cdef Item *item
+        cdef Values values
+        cdef uint32_t i, other
+        cdef list out = []
+        index = s.find_normal_dn(text, size)
+        if index < 0 or attribute < 0:
+            return out
+        item = s.item_of(entry_at(s, <uint32_t>index), attribute)
+        if item == NULL:
+            return out
+        s.all_values(item, &values)
+        for i in range(values.count):
+            other = node_at(s.base, values.refs[i]).norm
+            if other == 0:
+                continue
+            text = content(node_at(s.base, other), &size)
+            index = s.find_normal_dn(text, size)
+            if index >= 0 and entry_at(s, <uint32_t>index).kind == KIND_GROUP:
+                out.append(other)
+        return out
+
+    # -- testing one entry ------------------------------------------------------------------------
+
+    cdef int test(self, const Entry *e, int index) noexcept:
+        cdef Filter *f = self.filters + index
+        cdef Item *item
+        cdef Values values
+        cdef int child, result, one
+        cdef uint32_t i, norm
+        cdef Snapshot s = self.snapshot
+        if f.op == FILTER_AND or f.op == FILTER_OR:
+            # RFC 4511 4.5.1.7: And is FALSE if any is FALSE; Or is TRUE if any is TRUE; else Undefined if any is.
+            result = TRUE if f.op == FILTER_AND else FALSE
+            child = f.first
+            while child >= 0:
+                one = self.test(e, child)
+                if f.op == FILTER_AND:
+                    if one == FALSE:
+                        return FALSE
+                    if one == UNDEFINED:
+                        result = UNDEFINED
+                else:
+                    if one == TRUE:
+                        return TRUE
+                    if one == UNDEFINED:
+                        result = UNDEFINED
+                child = self.filters[child].next
+            return result
+        if f.op == FILTER_NOT:
+            one = self.test(e, f.first)
+            return UNDEFINED if one == UNDEFINED else 1 - one
+        if f.op == OP_CONSTANT:
+            return f.constant
+        if f.op == OP_ANY_ATTRIBUTE:
+            return self.test_any(e, f)
+        if f.op == OP_DN_ATTRIBUTE:
+            return self.test_dn(e, f)
+        if f.op == OP_SELF_IN_SET:
+            return in_set(self.pieces + f.piece, node_at(s.base, e.dn).norm)
+        item = s.item_of(e, f.attribute)
+        if item == NULL:
+            return FALSE
+        if f.op == FILTER_EQUALITY:
+            if f.norm == 0:
+                return FALSE
+            if item.form == FORM_NODE and self.view.entries == NULL:
+                return node_at(s.base, item.ref).norm == f.norm
+            if self.view.entries == NULL and item.ref == f.memo_ref:
+                return f.memo
+        self.view.values_of(e, item, &values)
+        if f.op == FILTER_PRESENT:
+            return values.count > 0
+        result = FALSE
+        for i in range(values.count):
+            if f.op == FILTER_EQUALITY:
+                if node_at(s.base, values.refs[i]).norm == f.norm:
+                    result = TRUE
+                    break
+                continue
+            norm = node_at(s.base, values.refs[i]).norm
+            if norm == 0:
+                continue
+            if self.test_value(f, values.refs[i], norm):
+                result = TRUE
+                break
+        if f.op == FILTER_EQUALITY and self.view.entries == NULL:
+            f.memo_ref = item.ref
+            f.memo = result
+        return result
+
+    cdef bint test_value(self, const Filter *f, uint32_t raw, uint32_t norm) noexcept:
+        cdef Snapshot s = self.snapshot
+        cdef Py_ssize_t size, at, i
+        cdef const uint8_t *text = content(node_at(s.base, norm), &size)
+        cdef Piece *piece = self.pieces + f.piece
+        cdef int order
+        cdef int64_t number
+        cdef const uint8_t *hit
+        if f.op == FILTER_SUBSTRINGS:
+            at = 0
+            for i in range(f.pieces):
+                piece = self.pieces + f.piece + i
+                if size - at < piece.size:
+                    return False
+                if piece.tag == SUBSTRING_INITIAL:
+                    if memcmp(text, piece.data, piece.size) != 0:
+                        return False
+                    at = piece.size
+                elif piece.tag == SUBSTRING_FINAL:
+                    return memcmp(text + size - piece.size, piece.data, piece.size) == 0
+                elif piece.size:
+                    hit = <const uint8_t *>memmem(text + at, size - at, piece.data, piece.size)
+                    if hit == NULL:
+                        return False
+                    at = hit - text + piece.size
+            return True
+        if f.op == FILTER_GREATER_OR_EQUAL or f.op == FILTER_LESS_OR_EQUAL:
+            if f.kind == K_INTEGER:
+                order = compare_integers(text, size, piece.data, piece.size)
+            else:
+                order = compare_octets(text, size, piece.data, piece.size)
+            return order >= 0 if f.op == FILTER_GREATER_OR_EQUAL else order <= 0
+        if f.op == OP_BIT_AND or f.op == OP_BIT_OR:
+            if size > 18:
+                return False
+            number = parse_integer(text, size)
+            return (number & f.bits) == f.bits if f.op == OP_BIT_AND else (number & f.bits) != 0
+        if f.op == OP_IN_SET:
+            return in_set(piece, norm)
+        if f.op == OP_EXACT:
+            text = content(node_at(s.base, raw), &size)
+            return size == piece.size and memcmp(text, piece.data, size) == 0
+        if f.op == OP_FOLDED:
+            if size != piece.size:
+                return False
+            for i in range(size):
+                if lower(text[i]) != piece.data[i]:
+                    return False
+            return True
+        return False
+
+    cdef int test_any(self, const Entry *e, const Filter *f) noexcept:
+        cdef Item *item = <Item *>(self.snapshot.base + e.record)
+        cdef Values values
+        cdef uint32_t i, j
+        if f.norm == 0:
+            return FALSE
+        for i in range(e.items):
+            if attribute_at(self.snapshot, item[i].attribute).kind != f.kind:
+                continue
+            self.view.values_of(e, item + i, &values)
+            for j in range(values.count):
+                if node_at(self.snapshot.base, values.refs[j]).norm == f.norm:
+                    return TRUE
+        return FALSE
+
+    cdef int test_dn(self, const Entry *e, const Filter *f) noexcept:
+        """Walk `type=value` pieces of the normal DN; `,`, `+` and `\\` inside values are escaped."""
+        cdef Py_ssize_t size, at = 0, end, start
+        cdef const uint8_t *text = content(node_at(self.snapshot.base, node_at(self.snapshot.base, e.dn).norm), &size)
+        cdef Piece *piece = self.pieces + f.piece
+        while at < size:
+            end = at
+            while end < size and text[end] != 0x2C and text[end] != 0x2B:
+                end += 2 if text[end] == 0x5C else 1
+            if end > size:
+                end = size
+            start = at
+            if f.constant:
+                while start < end and text[start] != 0x3D:
+                    start += 1
+                start += 1
+            if end - start == piece.size and memcmp(text + start, piece.data, piece.size) == 0:
+                return TRUE
+            at = end + 1
+        return FALSE
+
+    # -- planning ---------------------------------------------------------------------------------
+
+    cdef int choose(self) except -1:
+        """Take the smallest set of candidates that surely holds every match; each is tested all the same."""
+        cdef const uint32_t *found = NULL
+        cdef Py_ssize_t count
+        self.candidates = NULL
+        self.at = self.lo
+        self.stop = self.hi
+        if self.view.entries != NULL:
+            self.candidates = self.view.entries
+            self.at = 0
+            self.stop = self.view.count
+            return 0
+        if self.hi - self.lo <= 8:
+            return 0
+        count = self.plan(self.root, &found, 0)
+        if count < 0 or count >= self.hi - self.lo:
+            return 0
+        self.candidates = found
+        self.at = lower_bound(found, count, self.lo)
+        self.stop = lower_bound(found, count, self.hi)
+        return 0
+
+    cdef Py_ssize_t plan(self, int index, const uint32_t **out, int depth) except -2:
+        """Count of candidates, ascending in `out`; -1 where only a scan will do."""
+        cdef Filter *f = self.filters + index
+        cdef const uint32_t *one = NULL
+        cdef Py_ssize_t best = -1, n, total = 0
+        cdef int child
+        cdef List *lst
+        if f.op == OP_CONSTANT and f.constant != TRUE:
+            return 0
+        if f.op == FILTER_EQUALITY:
+            if f.norm == 0:
+                return 0
+            if not attribute_at(self.snapshot, f.attribute).flags & 2:
+                return -1
+            if node_at(self.snapshot.base, f.norm).postings == 0:
+                return 0
+            lst = <List *>(self.snapshot.base + node_at(self.snapshot.base, f.norm).postings)
+            out[0] = &lst.refs[0]
+            return lst.count
+        if f.op == FILTER_AND:
+            child = f.first
+            while child >= 0:
+                # Unions make arrays; one level of them is enough for what clients send.
+                n = self.plan(child, &one, depth + 1)
+                if n >= 0 and (best < 0 or n < best):
+                    best = n
+                    out[0] = one
+                    if n == 0:
+                        return 0
+                child = self.filters[child].next
+            return best
+        if f.op == FILTER_OR and self.owned == NULL:
+            child = f.first
+            while child >= 0:
+                if self.filters[child].op == FILTER_OR:
+                    return -1
+                n = self.plan(child, &one, depth + 1)
+                if n < 0:
+                    return -1
+                total += n
+                child = self.filters[child].next
+            if total > (self.hi - self.lo) // 4 or self.owned != NULL:
+                return -1
+            return self.unite(f, total, out)
+        return -1
+
+    cdef Py_ssize_t unite(self, const Filter *f, Py_ssize_t total, const uint32_t **out) except -2:
+        cdef const uint32_t *one = NULL
+        cdef uint32_t *all
+        cdef Py_ssize_t n, used = 0, i
+        cdef int child = f.first
+        if total == 0:
+            return 0
+        all = <uint32_t *>PyMem_Malloc(total * 4)
+        if all == NULL:
+            raise MemoryError()
+        self.owned = all
+        while child >= 0:
+            n = self.plan(child, &one, 1)
+            if n < 0 or used + n > total:
+                return -1
+            memcpy(all + used, one, n * 4)
+            used += n
+            child = self.filters[child].next
+        sort_entries(all, used)
+        n = 0
+        for i in range(used):
+            if n == 0 or all[n - 1] != all[i]:
+                all[n] = all[i]
+                n += 1
+        out[0] = all
+        return n
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def read(self, Py_ssize_t size, Py_ssize_t examined=0, Py_ssize_t entries=0):
+        cdef Output out
+        cdef uint32_t index
+        cdef Entry *e
+        cdef Py_ssize_t tested = 0, written = 0
+        if self.finished:
+            return b""
+        out.data = out.fixed
+        out.size = 0
+        out.room = sizeof(out.fixed)
+        try:
+            while True:
+                if self.at >= self.stop:
+                    self.finished = True
+                    break
+                if out.size >= size or (examined and tested >= examined) or (entries and written >= entries):
+                    break
+                index = self.at if self.candidates == NULL else self.candidates[self.at]
+                self.at += 1
+                if index < self.lo or index >= self.hi:
+                    continue
+                e = entry_at(self.snapshot, index)
+                if self.one_level and e.parent != self.parent:
+                    if self.candidates == NULL and e.end > index:
+                        self.at = e.end
+                    continue
+                tested += 1
+                if self.test(e, self.root) != TRUE:
+                    continue
+                if self.limit and self.sent >= self.limit:
+                    self.result_code = 4
+                    self.finished = True
+                    break
+                self.put_entry(e, &out)
+                self.sent += 1
+                written += 1
+            return PyBytes_FromStringAndSize(<char *>out.data, out.size)
+        finally:
+            if out.data != out.fixed:
+                PyMem_Free(out.data)
+
+    cdef int put_entry(self, const Entry *e, Output *out) except -1:
+        """One SearchResultEntry message (RFC 4511 4.5.2)."""
+        cdef Snapshot s = self.snapshot
+        cdef Item *item = <Item *>(s.base + e.record)
+        cdef const uint8_t *dn = &node_at(s.base, e.dn).tlv[0]
+        cdef Py_ssize_t dn_size = tlv_header(dn) + tlv_content(dn)
+        cdef Py_ssize_t attributes = 0, operation, message
+        cdef uint8_t *p
+        cdef int i
+        for i in range(e.items):
+            if self.selected[item[i].attribute]:
+                attributes += self.item_size(e, item + i)
+        operation = dn_size + ber_size(attributes)
+        message = 2 + ber_uint_size(self.message_id) + ber_size(operation)
+        p = reserve(out, ber_size(message))
+        p = put_header(p, 0x30, message)
+        p = put_uint(p, 0x02, self.message_id)
+        p = put_header(p, 0x64, operation)
+        memcpy(p, dn, dn_size)
+        p += dn_size
+        p = put_header(p, 0x30, attributes)
+        for i in range(e.items):
+            if self.selected[item[i].attribute]:
+                p = self.put_item(e, item + i, p)
+        out.size = p - out.data
+        return 0
+
+    cdef Py_ssize_t octets_of(self, const Entry *e, const Item *item, Values *values) noexcept:
+        """Octets of all visible values."""
+        cdef uint32_t i
+        cdef Py_ssize_t octets = 0
+        cdef const uint8_t *tlv
+        self.view.values_of(e, item, values)
+        if self.types_only and values.count:
+            return 0
+        for i in range(values.count):
+            tlv = &node_at(self.snapshot.base, values.refs[i]).tlv[0]
+            octets += tlv_header(tlv) + tlv_content(tlv)
+        return octets
+
+    cdef Py_ssize_t item_size(self, const Entry *e, const Item *item) noexcept:
+        """Octets of the PartialAttribute; 0 if nothing of it may be seen."""
+        cdef Snapshot s = self.snapshot
+        cdef const uint8_t *tlv = &node_at(s.base, attribute_at(s, item.attribute).type).tlv[0]
+        cdef Py_ssize_t type_size = 2 + tlv[1]
+        cdef Values values
+        cdef Py_ssize_t octets
+        if self.view.entries == NULL and not self.types_only:
+            if item.form == FORM_ENCODED:
+                return (<List *>(s.base + item.ref)).octets
+            if item.form == FORM_LIST:
+                octets = (<List *>(s.base + item.ref)).octets
+            else:
+                tlv = &node_at(s.base, item.ref).tlv[0]
+                octets = tlv_header(tlv) + tlv_content(tlv)
+        else:
+            octets = self.octets_of(e, item, &values)
+            if values.count == 0:
+                return 0
+        return ber_size(type_size + ber_size(octets))
+
+    cdef uint8_t *put_item(self, const Entry *e, const Item *item, uint8_t *p) noexcept:
+        cdef Snapshot s = self.snapshot
+        cdef const uint8_t *name = &node_at(s.base, attribute_at(s, item.attribute).type).tlv[0]
+        cdef const uint8_t *tlv
+        cdef Py_ssize_t type_size = 2 + name[1]
+        cdef Py_ssize_t octets, n
+        cdef Values values
+        cdef List *lst
+        cdef uint32_t i
+        if self.view.entries == NULL and not self.types_only:
+            s.all_values(item, &values)
+            if item.form == FORM_ENCODED:
+                lst = <List *>(s.base + item.ref)
+                memcpy(p, <uint8_t *>&lst.refs[0] + 4 * <Py_ssize_t>lst.count, lst.octets)
+                return p + lst.octets
+            if item.form == FORM_LIST:
+                octets = (<List *>(s.base + item.ref)).octets
+            else:
+                tlv = &node_at(s.base, item.ref).tlv[0]
+                octets = tlv_header(tlv) + tlv_content(tlv)
+        else:
+            octets = self.octets_of(e, item, &values)
+            if values.count == 0:
+                return p
+        p = put_header(p, 0x30, type_size + ber_size(octets))
+        memcpy(p, name, type_size)
+        p += type_size
+        p = put_header(p, 0x31, octets)
+        if self.types_only:
+            return p
+        for i in range(values.count):
+            tlv = &node_at(s.base, values.refs[i]).tlv[0]
+            n = tlv_header(tlv) + tlv_content(tlv)
+            memcpy(p, tlv, n)
+            p += n
+        return p
+
+
+cdef uint8_t *reserve(Output *out, Py_ssize_t more) except NULL:
+    """Room for `more` octets at the end."""
+    cdef Py_ssize_t room
+    cdef uint8_t *p
+    if out.size + more > out.room:
+        room = out.room * 2
+        while room < out.size + more:
+            room *= 2
+        p = <uint8_t *>PyMem_Malloc(room)
+        if p == NULL:
+            raise MemoryError()
+        memcpy(p, out.data, out.size)
+        if out.data != out.fixed:
+            PyMem_Free(out.data)
+        out.data = p
+        out.room = room
+    return out.data + out.size
+
+
+cdef bint in_set(const Piece *piece, uint32_t norm) noexcept nogil:
+    cdef const uint32_t *set_ = <const uint32_t *>piece.data
+    cdef Py_ssize_t at = lower_bound(set_, piece.size, norm)
+    return at < piece.size and set_[at] == norm
+
+
+cdef Py_ssize_t lower_bound(const uint32_t *values, Py_ssize_t count, uint32_t wanted) noexcept nogil:
+    cdef Py_ssize_t lo = 0, hi = count, mid
+    while lo < hi:
+        mid = (lo + hi) // 2
+        if values[mid] < wanted:
+            lo = mid + 1
+        else:
+            hi = mid
+    return lo
+
+
+cdef extern from "stdlib.h" nogil:
+    void qsort(void *base, size_t count, size_t size, int (*order)(const void *, const void *) noexcept nogil)
+
+
+cdef int order_entries(const void *a, const void *b) noexcept nogil:
+    cdef uint32_t x = (<const uint32_t *>a)[0], y = (<const uint32_t *>b)[0]
+    return (x > y) - (x < y)
+
+
+cdef void sort_entries(uint32_t *values, Py_ssize_t count) noexcept nogil:
+    qsort(values, count, 4, &order_entries)
+
+
+cdef int compare_octets(const uint8_t *a, Py_ssize_t n, const uint8_t *b, Py_ssize_t m) noexcept nogil:
+    cdef int order = memcmp(a, b, n if n < m else m)
+    if order:
+        return order
+    return (n > m) - (n < m)
+
+
+cdef int compare_integers(const uint8_t *a, Py_ssize_t n, const uint8_t *b, Py_ssize_t m) noexcept nogil:
+    """Two decimal numbers without leading zeros."""
+    cdef bint negative = a[0] == 0x2D
+    cdef int order
+    if negative != (b[0] == 0x2D):
+        return -1 if negative else 1
+    if n != m:
+        order = (n > m) - (n < m)
+    else:
+        order = memcmp(a, b, n)
+    return -order if negative else order
+
+
+cdef int64_t parse_integer(const uint8_t *p, Py_ssize_t n) noexcept nogil:
+    cdef int64_t value = 0
+    cdef Py_ssize_t i
+    cdef bint negative = n > 0 and p[0] == 0x2D
+    for i in range(negative, n):
+        value = value * 10 + (p[i] - 0x30)
+    return -value if negative else value

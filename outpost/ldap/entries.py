@@ -1,0 +1,392 @@
+"""Users and groups as LDAP entries: which entries a provider has, and which attributes each holds.
+
+COMPAT: names, values and precedence are those of authentik's outpost (custom attributes replace built-in ones),
+completed by what clients ask for in the field.  Knows nothing of wire formats; the arena and the tests read what it
+yields.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from outpost.errors import ConfigError, DecodeError
+from outpost.identity import Group, LdapProvider, People, User
+from outpost.ldap.dn import escape, normalise, parse
+from outpost.ldap.schema import ATTRIBUTE_TYPES, INVALID_IN_NAMES
+
+Value = bytes | Sequence[bytes]
+
+#: What nobody may set through a custom attribute: it decides about membership, or names the entry.
+RESERVED: Final = frozenset(
+    {
+        "memberof", "member", "uniquemember", "memberuid", "entrydn", "entryuuid", "distinguishedname", "dn",
+        "structuralobjectclass", "hassubordinates", "numsubordinates", "subschemasubentry", "createtimestamp",
+        "modifytimestamp", "pwdchangedtime", "userpassword",
+    }
+)  # fmt: skip
+
+USER_CLASSES: Final = (
+    b"top", b"person", b"organizationalPerson", b"inetOrgPerson", b"user", b"posixAccount", b"goauthentik.io/ldap/user",
+)  # fmt: skip
+GROUP_CLASSES: Final = (
+    b"top",
+    b"group",
+    b"groupOfUniqueNames",
+    b"groupOfNames",
+    b"goauthentik.io/ldap/group",
+    b"posixGroup",
+)
+VIRTUAL_GROUP_CLASSES: Final = (
+    b"top", b"group", b"groupOfUniqueNames", b"groupOfNames", b"goauthentik.io/ldap/group", b"posixGroup",
+    b"goauthentik.io/ldap/virtual-group",
+)  # fmt: skip
+
+_SIMPLE: Final = re.compile(r"[a-z0-9][a-z0-9._@-]*\Z")
+"""Names that are their own RFC 4514 escape and their own normal form."""
+_CANONICAL: Final = {t.name.lower(): t.name for t in ATTRIBUTE_TYPES} | {
+    alias.lower(): t.name for t in ATTRIBUTE_TYPES for alias in t.aliases
+}
+
+
+@dataclass(slots=True)
+class EntryValues:
+    """One entry: `attributes` by description, in the order they are sent; values may repeat."""
+
+    dn: bytes
+    normal: bytes | None
+    """The normal form of `dn` where it is known without parsing."""
+    kind: str
+    """`base`, `container`, `user`, `group` or `virtual_group`."""
+    user_pk: int
+    attributes: list[tuple[str, Value]]
+
+
+class Naming:
+    """The DNs of one provider. Raises ConfigError if its base DN is none."""
+
+    def __init__(self, provider: LdapProvider) -> None:
+        try:
+            rdns = parse(provider.base_dn)
+            base = provider.base_dn.encode()
+            self.normal = normalise(base)
+        except DecodeError as error:
+            raise ConfigError(f"base DN of provider {provider.name!r}: {error}") from None
+        if not rdns:
+            raise ConfigError(f"base DN of provider {provider.name!r} is empty")
+        self.base = base
+        self.naming = rdns[0]
+        lower = provider.base_dn.lower().encode()
+        self.users = b"ou=users," + lower
+        self.groups = b"ou=groups," + lower
+        self.virtual_groups = b"ou=virtual-groups," + lower
+        self.rdn = provider.options.rdn_attribute
+        # Only then is a simple name's DN its own normal form.
+        self.exact = lower == self.normal
+
+    def of_user(self, user: User) -> tuple[bytes, bytes | None]:
+        """The user's DN, and its normal form if that is known."""
+        value = user.username
+        if self.rdn == "uid":
+            return self._below("uid", value, self.users)
+        return self._below("cn", value, self.users)
+
+    def of_group(self, group: Group) -> tuple[bytes, bytes | None]:
+        """The group's DN, and its normal form if that is known."""
+        return self._below("cn", group.name, self.groups)
+
+    def of_virtual_group(self, user: User) -> tuple[bytes, bytes | None]:
+        """The DN of the user's own group, and its normal form if that is known."""
+        return self._below("cn", user.username, self.virtual_groups)
+
+    def _below(self, attribute: str, value: str, container: bytes) -> tuple[bytes, bytes | None]:
+        if _SIMPLE.match(value):
+            dn = f"{attribute}={value},".encode() + container
+            return dn, dn if self.exact else None
+        return f"{attribute}={escape(value)},".encode() + container, None
+
+
+def attribute_name(key: str) -> str:
+    """The description under which a custom attribute appears: `/` becomes `-`, dots go (as authentik does), and what no
+    attribute description may hold becomes `-`."""
+    name = INVALID_IN_NAMES.sub("-", key.replace("/", "-").replace(".", ""))
+    if not name or not name[0].isalpha():
+        name = f"x-{name}"
+    return _CANONICAL.get(name.lower(), name)
+
+
+def text_value(value: Any) -> bytes:
+    """One element of a custom attribute as it is sent."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass") if value.isascii() else value.encode("utf-8", "replace")
+    if isinstance(value, bool):
+        return b"TRUE" if value else b"FALSE"
+    if isinstance(value, int):
+        return str(value).encode()
+    if isinstance(value, float):
+        return (str(int(value)) if value.is_integer() else repr(value)).encode()
+    if isinstance(value, datetime):
+        return generalized_time(value)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str).encode()
+
+
+def custom_values(attributes: Mapping[str, Any], username: str | None) -> dict[str, tuple[str, list[bytes]]]:
+    """Custom attributes by lower-case description. In a user's, `%s` stands for the username."""
+    found: dict[str, tuple[str, list[bytes]]] = {}
+    for key, value in attributes.items():
+        if key == "radius" and isinstance(value, Mapping):
+            continue
+        name = attribute_name(str(key))
+        if name.lower() in RESERVED or value is None:
+            continue
+        values = value if isinstance(value, list | tuple) else [value]
+        octets = [text_value(v) for v in values if v is not None]
+        if username is not None:
+            octets = [o.replace(b"%s", username.encode()) if b"%s" in o else o for o in octets]
+        octets = [o for o in octets if o]
+        if octets:
+            found.setdefault(name.lower(), (name, octets))
+    return found
+
+
+def generalized_time(at: datetime) -> bytes:
+    """RFC 4517 3.3.13, in whole seconds of UTC; a time without zone is UTC."""
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    return at.strftime("%Y%m%d%H%M%SZ").encode()
+
+
+def _number(attributes: Mapping[str, Any], name: str, otherwise: int) -> bytes:
+    """COMPAT: only a string overrides; a JSON number replaces the attribute itself, which comes to the same."""
+    value = attributes.get(name)
+    if isinstance(value, str) and value.strip().lstrip("-").isdigit():
+        return value.strip().encode()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value).encode()
+    return str(otherwise).encode()
+
+
+def _truth(value: bool) -> bytes:
+    return b"TRUE" if value else b"FALSE"
+
+
+def _uuid(kind: str, name: str) -> bytes:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"https://goauthentik.io/outpost/{kind}/{name}")).encode()
+
+
+def _common(dn: bytes, identifier: bytes, structural: bytes) -> list[tuple[str, Value]]:
+    return [
+        ("distinguishedName", dn),
+        ("entryUUID", identifier),
+        ("entryDN", dn),
+        ("structuralObjectClass", structural),
+        ("hasSubordinates", b"FALSE"),
+        ("subschemaSubentry", b"cn=subschema"),
+    ]
+
+
+class Directory:
+    """All entries of one provider, in the order in which they are listed."""
+
+    def __init__(self, people: People, provider: LdapProvider) -> None:
+        """Raises ConfigError if the provider's base DN is no DN."""
+        self.provider = provider
+        self.naming = Naming(provider)
+        self.groups = {group.pk: group for group in people.groups}
+        self._users = sorted(people.users, key=lambda user: user.username)
+        self._groups = sorted(people.groups, key=lambda group: group.name)
+        self._group_dns = {group.pk: self.naming.of_group(group)[0] for group in people.groups}
+        self._above: dict[str, tuple[str, ...]] = {}
+        self._members: dict[str, list[User]] = {group.pk: [] for group in people.groups}
+        self._children: dict[str, list[str]] = {group.pk: [] for group in people.groups}
+        for group in self._groups:
+            for parent in group.parents:
+                if parent in self._children:
+                    self._children[parent].append(group.pk)
+        self._user_dns: dict[int, bytes] = {}
+        for user in self._users:
+            self._user_dns[user.pk] = self.naming.of_user(user)[0]
+            for pk in self.memberships(user):
+                self._members[pk].append(user)
+
+    def memberships(self, user: User) -> Sequence[str]:
+        """pks of the groups that the user is a member of, directly or effectively as the provider says."""
+        direct = [pk for pk in user.groups if pk in self.groups]
+        if self.provider.options.nested_groups != "effective":
+            return direct
+        found = dict.fromkeys(direct)
+        for pk in direct:
+            found.update(dict.fromkeys(self.ancestors(pk)))
+        return list(found)
+
+    def ancestors(self, pk: str) -> tuple[str, ...]:
+        """Every group above this one, once, whatever cycles there are."""
+        known = self._above.get(pk)
+        if known is None:
+            seen: dict[str, None] = {}
+            todo = list(self.groups[pk].parents)
+            while todo:
+                parent = todo.pop()
+                if parent in self.groups and parent not in seen and parent != pk:
+                    seen[parent] = None
+                    todo.extend(self.groups[parent].parents)
+            known = self._above[pk] = tuple(seen)
+        return known
+
+    def entries(self) -> Iterator[EntryValues]:
+        """The base, then each container followed by what is in it."""
+        naming = self.naming
+        yield self._base()
+        yield self._container(naming.users, "users", len(self._users))
+        for user in self._users:
+            yield self._user(user)
+        yield self._container(naming.groups, "groups", len(self._groups))
+        for group in self._groups:
+            yield self._group(group)
+        yield self._container(naming.virtual_groups, "virtual-groups", len(self._users))
+        for user in self._users:
+            yield self._virtual_group(user)
+
+    def _base(self) -> EntryValues:
+        naming = self.naming
+        classes = {
+            "dc": b"domain",
+            "o": b"organization",
+            "ou": b"organizationalUnit",
+            "c": b"country",
+            "l": b"locality",
+        }
+        attribute, value = naming.naming[0]
+        attribute = _CANONICAL.get(attribute.lower(), attribute)
+        structural = classes.get(attribute, b"organizationalUnit")
+        named = value if isinstance(value, bytes) else value.encode()
+        attributes: list[tuple[str, Value]] = [("objectClass", (b"top", structural)), (attribute, named)]
+        if structural == b"organizationalUnit" and attribute != "ou":
+            attributes.append(("ou", named))
+        attributes += _common(naming.base, _uuid("base", naming.normal.decode()), structural)
+        return self._holder(naming.base, "base", attributes, 3)
+
+    def _container(self, dn: bytes, name: str, below: int) -> EntryValues:
+        attributes: list[tuple[str, Value]] = [
+            ("objectClass", (b"top", b"organizationalUnit", b"nsContainer")),
+            ("ou", name.encode()),
+            ("cn", name.encode()),
+        ]
+        attributes += _common(dn, _uuid("container", dn.decode()), b"organizationalUnit")
+        return self._holder(dn, "container", attributes, below)
+
+    @staticmethod
+    def _holder(dn: bytes, kind: str, attributes: list[tuple[str, Value]], below: int) -> EntryValues:
+        attributes = [(n, b"TRUE" if n == "hasSubordinates" and below else v) for n, v in attributes]
+        attributes.append(("numSubordinates", str(below).encode()))
+        return EntryValues(dn, None, kind, -1, attributes)
+
+    def _uid(self, user: User) -> bytes:
+        return (user.username if self.provider.options.uid == "username" or not user.uid else user.uid).encode()
+
+    def _gid(self, user: User) -> bytes:
+        uid_number = int(_number(user.attributes, "uidNumber", self.provider.uid_start_number + user.pk))
+        return _number(user.attributes, "gidNumber", uid_number)
+
+    def _user(self, user: User) -> EntryValues:
+        dn, normal = self.naming.of_user(user)
+        name = user.username.encode()
+        full = user.name.strip()
+        given, _, family = full.rpartition(" ")
+        built: list[tuple[str, Value]] = [
+            ("objectClass", USER_CLASSES),
+            ("cn", name),
+            ("sAMAccountName", name),
+            ("uid", self._uid(user)),
+            ("name", full.encode()),
+            ("displayName", full.encode()),
+            ("sn", (family or full or user.username).encode()),
+            ("givenName", given.strip().encode()),
+            ("mail", user.email.encode()),
+            ("uidNumber", _number(user.attributes, "uidNumber", self.provider.uid_start_number + user.pk)),
+            ("gidNumber", self._gid(user)),
+            ("homeDirectory", b"/home/" + name),
+            ("ak-active", _truth(user.is_active)),
+            ("ak-superuser", _truth(user.is_superuser)),
+            ("memberOf", [self._group_dns[pk] for pk in self.memberships(user)]),
+        ]
+        built += _common(dn, user.uuid.encode() or _uuid("user", user.uid or str(user.pk)), b"goauthentik.io/ldap/user")
+        for attribute, at in (
+            ("createTimestamp", user.date_joined),
+            ("modifyTimestamp", user.last_updated),
+            ("pwdChangedTime", user.password_change_date),
+        ):
+            if at is not None:
+                built.append((attribute, generalized_time(at)))
+        return EntryValues(dn, normal, "user", user.pk, _merged(built, user.attributes, user.username))
+
+    def _group(self, group: Group) -> EntryValues:
+        dn, normal = self.naming.of_group(group)
+        name = group.name.encode()
+        users = self._members[group.pk]
+        members = [self._user_dns[user.pk] for user in users] + [self._group_dns[pk] for pk in self._children[group.pk]]
+        effective = self.provider.options.nested_groups == "effective"
+        above = self.ancestors(group.pk) if effective else [pk for pk in group.parents if pk in self.groups]
+        built: list[tuple[str, Value]] = [
+            ("objectClass", GROUP_CLASSES),
+            ("cn", name),
+            ("sAMAccountName", name),
+            ("uid", group.pk.encode()),
+            ("gidNumber", _number(group.attributes, "gidNumber", self.provider.gid_start_number + group.num_pk)),
+            ("ak-superuser", _truth(group.is_superuser)),
+            ("member", members),
+            ("uniqueMember", members),
+            ("memberUid", [user.username.encode() for user in users]),
+            ("memberOf", [self._group_dns[pk] for pk in above]),
+        ]
+        built += _common(dn, group.pk.encode(), b"groupOfUniqueNames")
+        return EntryValues(dn, normal, "group", -1, _merged(built, group.attributes, None))
+
+    def _virtual_group(self, user: User) -> EntryValues:
+        dn, normal = self.naming.of_virtual_group(user)
+        name = user.username.encode()
+        member = self._user_dns[user.pk]
+        built: list[tuple[str, Value]] = [
+            ("objectClass", VIRTUAL_GROUP_CLASSES),
+            ("cn", name),
+            ("sAMAccountName", name),
+            ("uid", self._uid(user)),
+            ("gidNumber", self._gid(user)),
+            ("ak-superuser", b"FALSE"),
+            ("member", member),
+            ("uniqueMember", member),
+            ("memberUid", name),
+        ]
+        identifier = _uuid("virtual-group", user.uuid or user.uid or str(user.pk))
+        built += _common(dn, identifier, b"groupOfUniqueNames")
+        return EntryValues(dn, normal, "virtual_group", user.pk, [(n, v) for n, v in built if v])
+
+
+def _merged(
+    built: list[tuple[str, Value]], attributes: Mapping[str, Any], username: str | None
+) -> list[tuple[str, Value]]:
+    """Custom attributes take the place of built-in ones (COMPAT); what has no values is left out."""
+    custom = custom_values(attributes, username) if attributes else {}
+    if not custom:
+        return [(name, value) for name, value in built if value]
+    merged: list[tuple[str, Value]] = []
+    for name, value in built:
+        taken = custom.pop(name.lower(), None)
+        values = taken[1] if taken is not None else value
+        if values:
+            merged.append((name, values))
+    return merged + list(custom.values())
+
+
+def custom_names(entries: Iterable[EntryValues]) -> list[str]:
+    """Descriptions that the schema does not know, each in its first spelling."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        for name, _ in entry.attributes:
+            if name.lower() not in _CANONICAL:
+                found.setdefault(name.lower(), name)
+    return sorted(found.values())
