@@ -174,9 +174,11 @@ class Watch:
             late = changed_at is not None and changed_at.timestamp() >= entry.logged_in_at - SKEW_S
             entry.standing = standing
             if late or not user.is_active:
-                self._revoke(user.pk, "changed during the login")
+                self._tell(user.pk, "changed during the login")
         elif standing != entry.standing:
-            self._revoke(user.pk, "changed")
+            # Kept for his next login: what changes after this is seen, and this is not held against it once more.
+            entry.standing = standing
+            self._tell(user.pk, "changed")
 
     async def _ask_session(self, pk: int) -> None:
         entry = self._watched.get(pk)
@@ -202,5 +204,8 @@ class Watch:
 
     def _revoke(self, pk: int, why: str) -> None:
         self._watched.pop(pk, None)
+        self._tell(pk, why)
+
+    def _tell(self, pk: int, why: str) -> None:
         self._observer.log("info", "a user's logins are forgotten", user_pk=pk, reason=why)
         self._publish(Revoked(user_pk=pk))
