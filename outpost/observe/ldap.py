@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from outpost._fastber import SearchRequest
 from outpost.ldap.filter import filter_text
 from outpost.observe.logs import LogWriter
-from outpost.observe.metrics import Histogram, Tally, gauges
+from outpost.observe.metrics import Requests, Tally, gauges
 
 LOGGER = "outpost.ldap"
 SCOPES = {0: "Base Object", 1: "Single Level", 2: "Whole Subtree", 3: "Subordinate Subtree"}
@@ -30,13 +30,8 @@ class LdapMeter:
         self._outpost_name = outpost_name
         self._requests = 0
         self._open = {"ldap": 0, "ldaps": 0}
-        self._durations = Histogram(
-            "authentik_outpost_ldap_request_duration_seconds", "Duration of LDAP requests.", ("type", "app")
-        )
-        self._rejected = Tally(
-            "authentik_outpost_ldap_requests_rejected", "LDAP requests refused.", ("type", "reason", "app")
-        )
-        self._operations = Tally("outpost_ldap_operations", "LDAP operations answered.", ("type", "result", "app"))
+        self._answered = Requests()
+        """By type, app, result code and reason."""
         self._connected = Tally("outpost_ldap_connections", "LDAP connections taken.", ("listener",))
         self._ended = Tally("outpost_ldap_disconnects", "LDAP connections ended.", ("listener", "why"))
         self._bugs = Tally("outpost_ldap_bugs", "Operations that failed inside.", ())
@@ -55,7 +50,7 @@ class LdapMeter:
 
     def bound(self, app: str, client: str, bind_dn: bytes, took_s: float, result_code: int, reason: str) -> None:
         """Counts, and tells."""
-        self._count("bind", app, took_s, result_code, reason)
+        self._answered.count(("bind", app, result_code, reason), took_s)
         if self._log.wants("info"):
             identifier = self._requests = self._requests + 1
 
@@ -76,7 +71,7 @@ class LdapMeter:
         entries: int,
     ) -> None:
         """Counts, and tells; the text of the filter is made by the thread that writes."""
-        self._count("search", app, took_s, result_code, reason)
+        self._answered.count(("search", app, result_code, reason), took_s)
         if self._log.wants("info"):
             identifier = self._requests = self._requests + 1
 
@@ -94,7 +89,7 @@ class LdapMeter:
 
     def operated(self, kind: str, app: str, client: str, bind_dn: bytes, took_s: float, result_code: int) -> None:
         """Counts, and tells."""
-        self._count(kind, app, took_s, result_code, "")
+        self._answered.count((kind, app, result_code, ""), took_s)
         if self._log.wants("info"):
             identifier = self._requests = self._requests + 1
 
@@ -110,19 +105,32 @@ class LdapMeter:
 
     def families(self) -> Iterator[Metric]:
         """What a scrape sees."""
-        name = {"outpost_name": self._outpost_name()}
-        yield self._durations.family(name)
-        yield self._rejected.family(name)
-        for ours in (self._operations, self._connected, self._ended, self._bugs):
+        name, answered = {"outpost_name": self._outpost_name()}, self._answered
+        yield answered.durations(
+            "authentik_outpost_ldap_request_duration_seconds",
+            "Duration of LDAP requests.",
+            ("type", "app"),
+            lambda key: key[:2],
+            name,
+        )
+        yield answered.totals(
+            "authentik_outpost_ldap_requests_rejected",
+            "LDAP requests refused.",
+            ("type", "reason", "app"),
+            lambda key: (key[0], key[3], key[1]) if key[3] else None,
+            name,
+        )
+        yield answered.totals(
+            "outpost_ldap_operations",
+            "LDAP operations answered.",
+            ("type", "result", "app"),
+            lambda key: (key[0], str(key[2]), key[1]),
+            {},
+        )
+        for ours in (self._connected, self._ended, self._bugs):
             yield ours.family({})
         rows = [((listener,), float(count)) for listener, count in self._open.items()]
         yield gauges("outpost_ldap_connections_open", "LDAP connections open now.", ("listener",), rows)
-
-    def _count(self, kind: str, app: str, took_s: float, result_code: int, reason: str) -> None:
-        self._durations.observe((kind, app), took_s)
-        self._operations.add((kind, str(result_code), app))
-        if reason:
-            self._rejected.add((kind, reason, app))
 
 
 def _request(

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, final
 
 import orjson
@@ -124,8 +125,9 @@ class LogWriter:
 def render_json(line: Line) -> bytes:
     """One JSON object with sorted keys."""
     at, level, logger, event, fields = line
-    known = {"timestamp": _stamp(at), "level": level, "logger": logger, "event": event}
-    found = {**(fields() if callable(fields) else fields), **known}
+    found = dict(fields() if callable(fields) else fields)
+    # Last, so that no field takes their place.
+    found |= {"timestamp": _stamp(at), "level": level, "logger": logger, "event": event}
     return orjson.dumps(found, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
 
@@ -140,7 +142,14 @@ def render_text(line: Line) -> bytes:
 
 
 def _stamp(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """RFC 3339 with milliseconds, in UTC."""
+    second = int(at)
+    return f"{_to_the_second(second)}.{int((at - second) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _to_the_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _plain(text: str) -> str:

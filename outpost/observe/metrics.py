@@ -9,14 +9,22 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final, final
+from typing import Any, Final, final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+FIRST: Final = BUCKETS[0]
 Labels = tuple[str, ...]
+Key = tuple[Any, ...]
+LabelsOf = Callable[[Key], Labels | None]
+
+
+def _row() -> list[float]:
+    """One cell per bucket, one for longer ones, and the sum."""
+    return [0.0] * (len(BUCKETS) + 2)
 
 
 @final
@@ -35,10 +43,14 @@ class Histogram:
         """Count one duration."""
         row = self._rows.get(labels)
         if row is None:
-            # One cell per bucket, one for longer ones, and the sum.
-            row = self._rows[labels] = [0.0] * (len(BUCKETS) + 2)
+            row = self._rows[labels] = _row()
         row[bisect_left(BUCKETS, seconds)] += 1
         row[-1] += seconds
+
+    def add(self, labels: Labels, row: Iterable[float]) -> None:
+        """Count what another row counted: per bucket, longer ones, and the sum."""
+        before = self._rows.get(labels) or _row()
+        self._rows[labels] = [a + b for a, b in zip(before, row, strict=True)]
 
     def family(self, more: Mapping[str, str]) -> Metric:
         """What a scrape sees, with the labels `more` in front."""
@@ -54,6 +66,47 @@ class Histogram:
 
 
 @final
+class Requests:
+    """Requests by what they were and how they ended.
+
+    One look-up counts a request; the families of a scrape are sums over what was counted.  Keys are tuples of few
+    values; `labels_of` functions map them to label values, or to None for what a family leaves out.
+    """
+
+    __slots__ = ("_rows",)
+
+    def __init__(self) -> None:
+        self._rows: dict[Key, list[float]] = {}
+
+    def count(self, key: Key, seconds: float) -> None:
+        """Count one request and how long it took."""
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = _row()
+        # Nearly all requests are in the first bucket.
+        row[0 if seconds <= FIRST else bisect_left(BUCKETS, seconds)] += 1
+        row[-1] += seconds
+
+    def durations(self, name: str, help: str, labels: Labels, labels_of: LabelsOf, more: Mapping[str, str]) -> Metric:
+        """A histogram of the durations, with the labels `more` in front."""
+        folded = Histogram(name, help, labels)
+        for key, row in self._rows.items():
+            values = labels_of(key)
+            if values is not None:
+                folded.add(values, row)
+        return folded.family(more)
+
+    def totals(self, name: str, help: str, labels: Labels, labels_of: LabelsOf, more: Mapping[str, str]) -> Metric:
+        """Numbers of requests, with the labels `more` in front; name: without `_total`."""
+        folded = Tally(name, help, labels)
+        for key, row in self._rows.items():
+            values = labels_of(key)
+            if values is not None:
+                folded.add(values, int(sum(row[:-1])))
+        return folded.family(more)
+
+
+@final
 class Tally:
     """Totals by label values."""
 
@@ -66,9 +119,9 @@ class Tally:
         self.labels = labels
         self._rows: Counter[Labels] = Counter()
 
-    def add(self, labels: Labels) -> None:
-        """Count one."""
-        self._rows[labels] += 1
+    def add(self, labels: Labels, count: int = 1) -> None:
+        """Count one, or as many as there were."""
+        self._rows[labels] += count
 
     def family(self, more: Mapping[str, str]) -> Metric:
         """What a scrape sees, with the labels `more` in front."""

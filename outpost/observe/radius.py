@@ -8,7 +8,7 @@ from typing import final
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from outpost.observe.logs import LogWriter
-from outpost.observe.metrics import Histogram, Tally, gauges
+from outpost.observe.metrics import Requests, Tally, gauges
 from outpost.radius.observer import DropReason
 from outpost.radius.packet import code_name
 
@@ -27,13 +27,8 @@ class RadiusMeter:
         self._outpost_name = outpost_name
         self._requests = 0
         self._challenges = (0, 0, 0)
-        self._durations = Histogram(
-            "authentik_outpost_radius_request_duration_seconds", "Duration of RADIUS requests.", ("app",)
-        )
-        self._rejected = Tally(
-            "authentik_outpost_radius_requests_rejected", "RADIUS requests refused.", ("reason", "app")
-        )
-        self._replies = Tally("outpost_radius_replies", "RADIUS requests answered.", ("code", "signed", "app"))
+        self._answered = Requests()
+        """By app, code of the reply, whether the request was signed, and reason."""
         self._dropped = Tally("outpost_radius_dropped", "RADIUS datagrams left unanswered.", ("reason", "app"))
         self._resent = Tally("outpost_radius_resent", "RADIUS replies sent again.", ("app",))
         self._bugs = Tally("outpost_radius_bugs", "Datagrams that failed inside.", ())
@@ -42,10 +37,7 @@ class RadiusMeter:
         self, code: int, reply: int, app: str, client: str, username: str, reason: str, took_s: float, signed: bool
     ) -> None:
         """Counts, and tells."""
-        self._durations.observe((app,), took_s)
-        self._replies.add((code_name(reply), "true" if signed else "false", app))
-        if reason:
-            self._rejected.add((reason, app))
+        self._answered.count((app, reply, signed, reason), took_s)
         if self._log.wants("info"):
             identifier = self._requests = self._requests + 1
 
@@ -92,10 +84,29 @@ class RadiusMeter:
 
     def families(self) -> Iterator[Metric]:
         """What a scrape sees."""
-        name = {"outpost_name": self._outpost_name()}
-        yield self._durations.family(name)
-        yield self._rejected.family(name)
-        for ours in (self._replies, self._dropped, self._resent, self._bugs):
+        name, answered = {"outpost_name": self._outpost_name()}, self._answered
+        yield answered.durations(
+            "authentik_outpost_radius_request_duration_seconds",
+            "Duration of RADIUS requests.",
+            ("app",),
+            lambda key: key[:1],
+            name,
+        )
+        yield answered.totals(
+            "authentik_outpost_radius_requests_rejected",
+            "RADIUS requests refused.",
+            ("reason", "app"),
+            lambda key: (key[3], key[0]) if key[3] else None,
+            name,
+        )
+        yield answered.totals(
+            "outpost_radius_replies",
+            "RADIUS requests answered.",
+            ("code", "signed", "app"),
+            lambda key: (code_name(key[1]), "true" if key[2] else "false", key[0]),
+            {},
+        )
+        for ours in (self._dropped, self._resent, self._bugs):
             yield ours.family({})
         opened, expired, pending = self._challenges
         yield CounterMetricFamily("outpost_radius_challenges", "RADIUS challenges opened.", value=opened)

@@ -165,3 +165,17 @@ def test_a_descriptor_that_does_not_block_loses_nothing(pipe) -> None:
     drained.join(5)
     assert [json.loads(line)["number"] for line in found.splitlines()] == list(range(2000))
     assert log.dropped == 0
+
+
+@pytest.mark.parametrize(
+    ("at", "text"),
+    [
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (1700000000.25, "2023-11-14T22:13:20.250Z"),
+        (1700000000.9996, "2023-11-14T22:13:20.999Z"),
+        (1709164800.0, "2024-02-29T00:00:00.000Z"),
+    ],
+)
+def test_timestamps_are_rfc_3339_in_utc(at: float, text: str) -> None:
+    line = json.loads(logs.render_json((at, "info", "x", "y", {"timestamp": "forged"})))
+    assert line["timestamp"] == text
