@@ -75,7 +75,11 @@ class Pool:
     def __init__(self, settings: AuthentikSettings, *, limit: int) -> None:
         self._address = settings.address()
         self._proxy = self._address.proxy()
-        self._connect_timeout_s = settings.connect_timeout_s
+        # The callers' deadlines come first; with this not even a caller without one waits for ever.
+        longest_s = max(settings.request_timeout_s, settings.login_timeout_s, settings.duo_timeout_s)
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=settings.connect_timeout_s, sock_read=longest_s + 1.0
+        )
         self._insecure = settings.insecure
         self._limit = limit
         self._session: aiohttp.ClientSession | None = None
@@ -99,7 +103,7 @@ class Pool:
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
+                timeout=self._timeout,
                 proxy=self._proxy,
                 auto_decompress=True,
             )
@@ -127,8 +131,10 @@ class Pool:
             raise BackendUnavailable(f"{what}: the server's certificate is not trusted: {reason}") from exc
         except aiohttp.ClientSSLError as exc:
             raise BackendUnavailable(f"{what}: TLS with the server failed: {exc}") from exc
-        except (aiohttp.ConnectionTimeoutError, TimeoutError) as exc:
+        except aiohttp.ConnectionTimeoutError as exc:
             raise BackendTimeout(f"{what}: the server does not take connections") from exc
+        except TimeoutError as exc:
+            raise BackendTimeout(f"{what}: the server does not answer") from exc
         except (aiohttp.ClientError, OSError) as exc:
             raise BackendUnavailable(f"{what}: {str(exc) or type(exc).__name__}") from exc
 

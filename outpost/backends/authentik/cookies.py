@@ -16,6 +16,7 @@ CSRF = "authentik_csrf"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
 """cookie-octet (RFC 6265 4.1.1)."""
+_SECONDS = re.compile(r"-?[0-9]{1,10}")
 MAX_COOKIES = 50
 """RFC 6265 6.1 asks user agents for at least 50 per domain."""
 
@@ -59,18 +60,20 @@ class Jar:
 
 
 def _expiry(attributes: list[str], now: float) -> float | None:
-    expires: float | None = None
+    date = ""
     for attribute in attributes:
         key, _, value = attribute.partition("=")
         match key.strip().lower():
             case "max-age":  # "Max-Age has precedence" (RFC 6265 5.3)
                 digits = value.strip()
-                if re.fullmatch(r"-?[0-9]{1,10}", digits):
+                if _SECONDS.fullmatch(digits):
                     return now + max(int(digits), 0)
             case "expires":
-                try:
-                    moment = parsedate_to_datetime(value.strip())
-                except ValueError:
-                    continue
-                expires = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    return expires
+                date = value.strip()
+    if not date:
+        return None
+    try:
+        moment = parsedate_to_datetime(date)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

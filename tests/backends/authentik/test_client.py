@@ -92,6 +92,17 @@ async def test_a_hanging_server_costs_a_deadline_per_try() -> None:
         assert len(script.requests) == 2
 
 
+async def test_a_caller_without_a_deadline_does_not_wait_for_ever() -> None:
+    async with Script(other=hang) as script:
+        settings = AuthentikSettings(script.url, {"ldap": Secret("t")})
+        for name in ("request_timeout_s", "login_timeout_s", "duo_timeout_s"):
+            object.__setattr__(settings, name, -0.9)
+        pool = Pool(settings, limit=1)
+        with pytest.raises(BackendTimeout, match="does not answer"):
+            await pool.request("GET", settings.address().api("/x/"), {}, "x", limit=10)
+        await pool.close()
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refused_token_is_named_and_not_tried_again(status: int) -> None:
     answer = reply({"detail": "Token invalid/expired"}, status=status)
