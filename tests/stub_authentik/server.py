@@ -294,6 +294,12 @@ class Stub:
         user.last_updated = now_text()
         self.changed()
 
+    def touched(self, user: User) -> None:
+        """One user's record changed, but not his groups."""
+        user.last_updated = now_text()
+        for with_groups in (True, False):
+            self._shown.pop((user.pk, with_groups), None)
+
     def set_password(self, user: User, password: str) -> None:
         """As an administrator does it: other sessions of the user die, nobody is told."""
         user.password = password

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
@@ -78,6 +79,8 @@ class Service:
         self._random = random.Random()  # noqa: S311 - jitter
         self._wanted = asyncio.Event()
         self._people_wanted = asyncio.Event()
+        self._people_urgent = asyncio.Event()
+        """Do not wait until the last read is long enough ago."""
         self._reading = asyncio.Lock()
         self._reading_people = asyncio.Lock()
         self._took_s = 0.0
@@ -134,9 +137,14 @@ class Service:
         self._people_wanted.set()
 
     async def refresh(self) -> None:
-        """Read everything again now. Raises BackendError."""
-        await self._read()
-        await self._read_people()
+        """Read everything again now; what fails is tried again soon. Raises BackendError."""
+        try:
+            await self._read()
+            await self._read_people()
+        except BackendError:
+            self._people_urgent.set()
+            self.want()
+            raise
 
     async def _keep_reading(self) -> None:
         failures = 0
@@ -252,6 +260,7 @@ class Service:
         if was and self.channel is not None and not self.channel.is_connected:
             self.channel.kick()
         if was:
+            self._people_urgent.set()
             self._people_wanted.set()
 
     # -- people -----------------------------------------------------------------------------------
@@ -281,7 +290,9 @@ class Service:
                     self._observer.log("error", f"users and groups cannot be read, the last copy stays: {text}")
                 gap, delay = 0.0, self._backoff(failures)
             await self._pause(self._people_wanted, delay, quick=not failures)
-            await asyncio.sleep(max(0.0, gap - (loop.time() - started)))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, gap - (loop.time() - started))):
+                    await self._people_urgent.wait()
 
     def _has_people(self) -> bool:
         return self.roster is not None and self.roster.people is not None
@@ -293,6 +304,7 @@ class Service:
             return False
         async with self._reading_people:
             self._people_wanted.clear()
+            self._people_urgent.clear()
             if not self._is_cached() or (self.catalog is not None and not self.catalog.is_read):
                 self.people_problem = ""
                 return False
