@@ -71,7 +71,7 @@ def open_listeners(settings: ListenSettings) -> dict[str, list[socket.socket]]:
 async def serve(settings: Settings, opened: dict[str, list[socket.socket]], writer: LogWriter) -> None:
     """The appliance from its start to its stop."""
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _loop, context: _complain(writer, context))
+    loop.set_exception_handler(lambda _loop, context: logs.loop_failed(writer, context))
     stopped = asyncio.Event()
     refreshes: set[asyncio.Task[None]] = set()
     appliance = Appliance(settings, writer)
@@ -106,12 +106,3 @@ async def serve(settings: Settings, opened: dict[str, list[socket.socket]], writ
 def _place(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _complain(writer: LogWriter, context: dict[str, object]) -> None:
-    error = context.get("exception")
-    what = str(context.get("message", "the event loop met an error"))
-    if isinstance(error, BaseException):
-        writer.bug(LOGGER, what, error)
-    else:
-        writer.put("error", LOGGER, what, {})

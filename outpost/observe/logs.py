@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import select
 import sys
 import threading
@@ -26,6 +27,8 @@ from outpost.observe.failures import describe, reason
 LEVELS: Final[Mapping[str, int]] = {"trace": 5, "debug": 10, "info": 20, "warning": 30, "error": 40}
 PENDING = 20_000
 """Lines that may wait; some seconds of a busy server, some MiB."""
+BATCH = 16_384
+"""Octets rendered between two writes: the interpreter is ours no longer than some 0.3 ms at a time."""
 GATHER_S = 0.02
 """Pause of the writer between two writes, so that lines travel together."""
 FLUSH_S = 2.0
@@ -97,7 +100,7 @@ class LogWriter:
     def _write(self) -> None:
         while self._lines:
             batch, count = bytearray(), 0
-            while self._lines and len(batch) < 65536:
+            while self._lines and len(batch) < BATCH:
                 batch += self._rendered(self._lines.popleft())
                 count += 1
             try:
@@ -205,6 +208,17 @@ class _Handler(logging.Handler):
         if record.exc_info and record.exc_info[1] is not None:
             fields["traceback"] = describe(record.exc_info[1])
         self._writer.put(level, record.name, record.getMessage(), fields)
+
+
+def loop_failed(writer: LogWriter, context: Mapping[str, object]) -> None:
+    """Log what an event loop tells its exception handler (`loop.set_exception_handler`)."""
+    # "Exception in callback f('...')" shows arguments, which may be what a client sent; the traceback shows the place.
+    what = re.split("[(<]", str(context.get("message") or "the event loop met an error"), maxsplit=1)[0].strip()
+    error = context.get("exception")
+    if isinstance(error, BaseException):
+        writer.bug("outpost", what, error)
+    else:
+        writer.put("error", "outpost", what, {})
 
 
 def configure(writer: LogWriter) -> None:

@@ -179,3 +179,28 @@ def test_a_descriptor_that_does_not_block_loses_nothing(pipe) -> None:
 def test_timestamps_are_rfc_3339_in_utc(at: float, text: str) -> None:
     line = json.loads(logs.render_json((at, "info", "x", "y", {"timestamp": "forged"})))
     assert line["timestamp"] == text
+
+
+@pytest.mark.parametrize(
+    ("context", "event", "kind"),
+    [
+        (
+            {"message": "Exception in callback f(b'pw')", "exception": ValueError("pw")},
+            "Exception in callback f",
+            "ValueError",
+        ),
+        ({"message": "Exception in callback <bound method X of 'pw'>"}, "Exception in callback", None),
+        (
+            {"message": "Task was destroyed but it is pending!", "task": "pw"},
+            "Task was destroyed but it is pending!",
+            None,
+        ),
+        ({}, "the event loop met an error", None),
+    ],
+)
+def test_what_the_loop_complains_about_shows_no_arguments(pipe, context, event, kind) -> None:
+    log = LogWriter(pipe[1], is_json=True)
+    logs.loop_failed(log, context)
+    line = json.loads(finish(pipe, log))
+    assert (line["event"], line["level"], line.get("error")) == (event, "error", kind)
+    assert "pw" not in repr(line)
