@@ -1,4 +1,4 @@
-"""What a login costs that is known, and one that is not; what it costs to count and tell it (pytest bench/micro_cache.py)."""
+"""What a login costs that is known, and one that is not, and what it costs to count and tell it."""
 
 from __future__ import annotations
 

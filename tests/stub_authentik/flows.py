@@ -135,7 +135,8 @@ class Executor:
                 return self._finish()
             stage = self.flow.stages[plan.position]
             step = getattr(self, f"_{stage.kind}")
-            return await step(stage, plan, content if isinstance(content, dict) else None)
+            answer: web.StreamResponse = await step(stage, plan, content if isinstance(content, dict) else None)
+            return answer
 
         def _applies(self) -> bool:
             if self.flow.authentication == "require_authenticated":
@@ -244,7 +245,7 @@ class Executor:
             return self._denied("Unknown error")
 
         async def _consent(self, stage: Stage, plan: Plan, content: dict[str, Any] | None) -> web.StreamResponse:
-            lists = {"permissions": [], "additional_permissions": []}
+            lists: dict[str, list[object]] = {"permissions": [], "additional_permissions": []}
             return self._send({"component": "ak-stage-consent", **self._pending(plan), **lists, "token": "stub"})
 
         async def _dummy(self, stage: Stage, plan: Plan, content: dict[str, Any] | None) -> web.StreamResponse:

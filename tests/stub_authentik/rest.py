@@ -72,6 +72,7 @@ class Rest:
     def _guard(self, handler: Any, *, anonymous: bool = False) -> Any:
         async def serve(request: web.Request) -> web.StreamResponse:
             gone = False
+            response: web.StreamResponse
             try:
                 caller = self._caller(request)
                 gone = "authentik_session" in request.cookies and self._stub.executor.find(request) is None

@@ -103,9 +103,7 @@ class Stub:
         site = web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
         self._runner = runner
-        server = site._server
-        assert server is not None
-        self.port = server.sockets[0].getsockname()[1]
+        self.port = runner.addresses[0][1]
 
     async def stop(self) -> None:
         runner, self._runner = self._runner, None
@@ -134,7 +132,8 @@ class Stub:
             fault = self._fault(request)
             if fault is not None:
                 return await self._go_wrong(fault, request, handler)
-            return await handler(request)
+            answer: web.StreamResponse = await handler(request)
+            return answer
         finally:
             self.in_flight -= not is_channel
 
@@ -157,7 +156,8 @@ class Stub:
                     await asyncio.sleep(0.02)
             case "slow":
                 await asyncio.sleep(fault.delay_s)
-                return await handler(request)
+                answer: web.StreamResponse = await handler(request)
+                return answer
             case "truncate":
                 whole = await handler(request)
                 return web.Response(body=whole.body[: len(whole.body) // 2], content_type="application/json")

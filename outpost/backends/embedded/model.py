@@ -56,7 +56,7 @@ class Account:
     """pks of all groups, inherited ones included."""
     is_superuser: bool = False
     """By membership, inherited included."""
-    reply: ReplyAttributes = ReplyAttributes()
+    reply: ReplyAttributes = field(default_factory=ReplyAttributes)
     """RADIUS reply attributes: groups in order of name, then the user's own, each name set last wins."""
 
     @property
