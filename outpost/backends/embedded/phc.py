@@ -1,0 +1,111 @@
+"""Passwords as argon2id PHC strings (RFC 9106): made, read and checked.
+
+The string carries its own cost, so whoever writes one decides what a login costs: the bounds here keep one
+entry of a directory file from taking the machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidKey
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from outpost.identity import Secret
+
+MEMORY_KIB: Final = 19456
+ITERATIONS: Final = 2
+LANES: Final = 1
+"""The cost of strings made here: the first choice of the OWASP password storage recommendations."""
+
+MAX_MEMORY_KIB: Final = 4 * 1024 * 1024
+MAX_ITERATIONS: Final = 1000
+MAX_LANES: Final = 64
+SALT_OCTETS: Final = range(8, 65)
+"""RFC 9106 3.1 asks for at least 8."""
+TAG_OCTETS: Final = range(16, 65)
+"""Shorter tags would make a lucky guess thinkable."""
+
+_SHAPE: Final = re.compile(
+    r"\$argon2id\$v=([0-9]{1,9})\$m=([0-9]{1,9}),t=([0-9]{1,9}),p=([0-9]{1,9})"
+    r"\$([A-Za-z0-9+/]{1,90})\$([A-Za-z0-9+/]{1,90})",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one verification takes, and the octets that go in and come out."""
+
+    memory_kib: int
+    iterations: int
+    lanes: int
+    salt_octets: int
+    tag_octets: int
+
+
+def parse(phc: str) -> Cost:
+    """The cost of an argon2id PHC string.
+
+    Raises ValueError, with one sentence that quotes no part of it, for anything that could not be verified.
+    """
+    match = _SHAPE.fullmatch(phc)
+    if match is None:
+        raise ValueError("is no argon2id string: expected $argon2id$v=19$m=...,t=...,p=...$salt$hash")
+    version, memory_kib, iterations, lanes = (int(text) for text in match.groups()[:4])
+    if version != 19:
+        raise ValueError("is an argon2id string of another version than 19")
+    if not 1 <= lanes <= MAX_LANES:
+        raise ValueError(f"asks for {lanes} lanes (p), expected 1 to {MAX_LANES}")
+    if not 1 <= iterations <= MAX_ITERATIONS:
+        raise ValueError(f"asks for {iterations} passes (t), expected 1 to {MAX_ITERATIONS}")
+    if not 8 * lanes <= memory_kib <= MAX_MEMORY_KIB:
+        raise ValueError(f"asks for {memory_kib} KiB (m), expected {8 * lanes} to {MAX_MEMORY_KIB}")
+    salt, tag = (_length(text) for text in match.groups()[4:])
+    if salt not in SALT_OCTETS:
+        raise ValueError(f"has a salt of {salt} octets, expected {SALT_OCTETS[0]} to {SALT_OCTETS[-1]}")
+    if tag not in TAG_OCTETS:
+        raise ValueError(f"has a hash of {tag} octets, expected {TAG_OCTETS[0]} to {TAG_OCTETS[-1]}")
+    return Cost(memory_kib, iterations, lanes, salt, tag)
+
+
+def verify(phc: str, secret: Secret) -> bool:
+    """Whether `secret` is the password of `phc`; takes as long as the string asks for. Raises ValueError like `parse`."""
+    parse(phc)
+    try:
+        Argon2id.verify_phc_encoded(secret.reveal(), phc)
+    except InvalidKey:
+        return False
+    return True
+
+
+def hash_password(secret: Secret) -> str:
+    """A PHC string for `secret` with a fresh salt. Raises ValueError for an empty one."""
+    if not secret:
+        raise ValueError("an empty password is no password")
+    kdf = Argon2id(salt=secrets.token_bytes(16), length=32, iterations=ITERATIONS, lanes=LANES, memory_cost=MEMORY_KIB)
+    return kdf.derive_phc_encoded(secret.reveal())
+
+
+def dummy(like: str | None = None) -> str:
+    """A PHC string that no password matches, which takes as long to refuse as `like` or as one made here."""
+    cost = Cost(MEMORY_KIB, ITERATIONS, LANES, 16, 32) if like is None else parse(like)
+    salt, tag = (_encode(secrets.token_bytes(octets)) for octets in (cost.salt_octets, cost.tag_octets))
+    return f"$argon2id$v=19$m={cost.memory_kib},t={cost.iterations},p={cost.lanes}${salt}${tag}"
+
+
+def _encode(octets: bytes) -> str:
+    return base64.b64encode(octets).rstrip(b"=").decode("ascii")
+
+
+def _length(text: str) -> int:
+    """Octets that unpadded base64 (RFC 4648 4) stands for; ValueError if it stands for none exactly."""
+    whole, rest = divmod(len(text), 4)
+    # The unused low bits of the last character have to be zero, or one hash would have several spellings.
+    if rest == 1 or (rest == 2 and text[-1] not in "AQgw") or (rest == 3 and text[-1] not in "AEIMQUYcgkosw048"):
+        raise ValueError("is no argon2id string: its salt or hash is no base64")
+    return whole * 3 + (0, 0, 1, 2)[rest]
