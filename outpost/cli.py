@@ -136,8 +136,10 @@ def run(arguments: argparse.Namespace) -> int:
 def check(arguments: argparse.Namespace) -> int:
     """`outpost check`."""
     from outpost.config import settings  # noqa: PLC0415
+    from outpost.radius import dictionary  # noqa: PLC0415
 
     loaded = settings.load(arguments.config, os.environ, _options(arguments))
+    dictionary.load(loaded.part(dictionary.DictionarySettings).dictionaries)
     print("\n".join(loaded.lines()))
     return OK
 

@@ -118,6 +118,21 @@ def test_decode_refuses_what_is_no_message(capsys, text, status, words) -> None:
     assert words in err
 
 
+def test_check_reads_the_dictionaries(capsys, tmp_path) -> None:
+    words = tmp_path / "dictionary.acme"
+    words.write_text("VENDOR Acme 99999\nBEGIN-VENDOR Acme\nATTRIBUTE Acme-Rank 1 integr\n")
+    asked = ("check", "--directory", "unused", "--set", f"radius.dictionaries={words}")
+    status, out, err = run(capsys, *asked)
+    assert (status, out) == (2, "")
+    assert err == f"outpost: {words}:3: Acme-Rank: no type: integr\n"
+    words.write_text("ATTRIBUTE Acme-Rank 1 integer\n")
+    status, out, _ = run(capsys, *asked)
+    assert status == 0
+    assert f'dictionaries = "{words}"' in out
+    status, _, err = run(capsys, *asked[:-1], "radius.dictionaries=nowhere")
+    assert (status, err) == (2, "outpost: nowhere: cannot be read: No such file or directory\n")
+
+
 # RFC 2865 7.1: nemo telnets to 192.168.1.16 port 3, his password is arctangent.
 RFC2865_7_1 = (
     "01000038 0f403f9473978057bd83d5cb98f4227a 01066e656d6f"

@@ -27,6 +27,8 @@ from outpost.identity import Revoked
 from outpost.observe.logs import LogWriter
 from outpost.observe.metrics import Exposition, gauges, totals
 from outpost.observe.radius import RadiusMeter
+from outpost.radius import dictionary
+from outpost.radius.dictionary import DictionarySettings
 from outpost.radius.exchange import Limits as ExchangeLimits
 from outpost.radius.server import RadiusServer
 
@@ -52,6 +54,7 @@ class Appliance:
             self._gate,
             self._radius_meter,
             is_ready=lambda: not self.readiness().get("radius"),
+            dictionary=dictionary.load(settings.part(DictionarySettings).dictionaries),
             limits=settings.part(ExchangeLimits),
         )
         self._exposition = Exposition()

@@ -114,13 +114,19 @@ class Layers:
         """The value of one setting. Raises ConfigError."""
         raw = given.value
         try:
-            if isinstance(raw, str) and setting.kind is not Path:
+            if setting.kind in PATHS:
+                return setting.read(raw)
+            if isinstance(raw, str):
                 raw = values.follow(raw, self.environ)
             if isinstance(raw, list):
                 raw = [values.follow(r, self.environ) if isinstance(r, str) else r for r in raw]
             return setting.read(raw)
         except ValueError as error:
             raise given.wrong(str(error)) from None
+
+
+PATHS: Final = (Path, tuple[Path, ...])
+"""Kinds that name files themselves, so that nothing is looked up in their place."""
 
 
 def make(name: str, cls: Callable[..., T], **values: Any) -> T:
@@ -223,6 +229,8 @@ def _plain_reader(name: str, kind: Any) -> tuple[Callable[[object], Any], Callab
         return (lambda v: Secret(values.text(v))), (lambda v: "***" if v else "")
     if kind is Path:
         return (lambda v: Path(values.text(v)).expanduser()), str
+    if kind == tuple[Path, ...]:
+        return (lambda v: tuple(Path(word).expanduser() for word in values.words(v))), _show_all
     if kind == tuple[values.Endpoint, ...]:
         return values.endpoints, _show_all
     if kind == tuple[values.Network, ...]:
@@ -272,11 +280,10 @@ def _read_file(path: Path, layers: Layers) -> None:
     providers = document.pop("provider", {})
     for key, value in _leaves(document):
         layers.given[key] = Given(value, name, _line_of(content, key), key)
-    if "directory" in layers.given and isinstance(directory := layers.given["directory"].value, str):
-        # Paths in a file are relative to the file, so that it means the same from any working directory.
-        layers.given["directory"] = dataclasses.replace(
-            layers.given["directory"], value=str(path.parent / Path(directory).expanduser())
-        )
+    for key in RELATIVE:
+        if key in layers.given:
+            found = layers.given[key]
+            layers.given[key] = dataclasses.replace(found, value=_beside(path, found.value))
     line = _line_of(content, "provider")
     if not isinstance(providers, dict):
         raise ConfigError("expected tables [provider.<name>]", source=name, line=line, key="provider")
@@ -288,6 +295,18 @@ def _read_file(path: Path, layers: Layers) -> None:
             key: Given(value, name, _line_of(content, f"{prefix}.{key}"), f"{prefix}.{key}")
             for key, value in table.items()
         }
+
+
+RELATIVE: Final = ("directory", "radius.dictionaries")
+
+
+def _beside(path: Path, value: object) -> object:
+    """Paths in a file are relative to the file, so that it means the same from any working directory."""
+    if isinstance(value, str) and value:
+        return ",".join(str(path.parent / Path(word.strip()).expanduser()) for word in value.split(","))
+    if isinstance(value, list):
+        return [_beside(path, one) for one in value]
+    return value
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -28,6 +28,7 @@ from outpost.credentials.gate import GateSettings
 from outpost.credentials.limiter import LimiterSettings
 from outpost.errors import ConfigError
 from outpost.identity import LdapOptions, RadiusOptions
+from outpost.radius.dictionary import DictionarySettings
 from outpost.radius.exchange import Limits as ExchangeLimits
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ SECTIONS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "log": (LogSettings,),
     "logins": (GateSettings,),
     "process": (ProcessSettings,),
-    "radius": (ExchangeLimits,),
+    "radius": (DictionarySettings, ExchangeLimits),
 }
 """The dataclasses that each section fills."""
 OPTIONS: Final[Mapping[str, type[Any]]] = {"ldap": LdapOptions, "radius": RadiusOptions}

@@ -31,7 +31,11 @@ INTEGER_SIZES: Final = {
 SIGNED: Final = frozenset({"signed", "int32", "int64"})
 ADDRESSES: Final = frozenset({"ipaddr", "ipv6addr", "combo-ip", "ipv6prefix", "ipv4prefix", "ifid", "ether"})
 TYPES: Final = frozenset({"string", "octets", *INTEGER_SIZES, *ADDRESSES})
-CONTAINERS: Final = frozenset({"vsa", "extended", "long-extended"})
+NAMELESS: Final = frozenset(
+    {"tlv", "struct", "vsa", "evs", "extended", "long-extended", "vendor", "group", "union", "attribute", "abinary"}
+    | {"float32", "float64", "comboip", "comboipaddr", "cidr", "void", "size"}
+)
+"""Types that FreeRADIUS knows and nobody writes in a reply by name."""
 
 EXTENDED: Final = range(241, 245)
 LONG_EXTENDED: Final = range(245, 247)
@@ -154,6 +158,14 @@ def _decode_address(kind: str, octets: bytes) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class DictionarySettings:
+    """Which attributes are known by name, beside those that are shipped."""
+
+    dictionaries: tuple[Path, ...] = ()
+    """Further dictionary files in FreeRADIUS's format; in the settings file relative to it."""
+
+
 @final
 class Dictionary:
     """Attributes by name (in any case) and by number. Immutable once loaded."""
@@ -237,6 +249,8 @@ class Dictionary:
     def _add_attribute(self, rest: Sequence[str], inside: Vendor | None) -> None:
         name, kind = rest[0], rest[2].lower().partition("[")[0]
         numbers = [_number(part) for part in rest[1].split(".")]
+        if kind not in TYPES and kind not in NAMELESS:
+            raise ValueError(f"{name}: no type: {rest[2]}")
         if kind not in TYPES or len(numbers) > 2 or (inside is not None and len(numbers) > 1):
             return  # TLVs, EVS, containers and the like
         if len(numbers) == 2 and numbers[0] not in EXTENDED and numbers[0] not in LONG_EXTENDED:

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from ipaddress import ip_network
 
 import aiohttp
+import pytest
 import pytest_asyncio
 
 from outpost._fastradius import SharedSecret, encode_request, hide_user_password
 from outpost.app.appliance import Appliance
 from outpost.app.backend import Source as BackendSource
 from outpost.config import settings
+from outpost.errors import ConfigError
 from outpost.identity import (
     Accepted,
     Decision,
@@ -194,3 +196,15 @@ async def test_every_room_is_in_the_metrics(bench) -> None:
         "outpost_info{",
     ):
         assert name in text, name
+
+
+def test_a_broken_dictionary_of_the_operators_is_refused_before_serving(tmp_path) -> None:
+    words = tmp_path / "dictionary.acme"
+    words.write_text("ATTRIBUTE Acme-Rank one integer\n")
+    loaded = settings.load(None, {"OUTPOST_DIRECTORY": "unused", "OUTPOST_RADIUS__DICTIONARIES": str(words)})
+    null = os.open(os.devnull, os.O_WRONLY)
+    log = LogWriter(null, is_json=True)
+    with pytest.raises(ConfigError, match=r"acme:1: not a number: one"):
+        Appliance(loaded, log, lambda *_: BackendSource(Scripted(print), str, is_connected=True, families=tuple))
+    log.stop()
+    os.close(null)

@@ -12,6 +12,7 @@ from outpost.config.settings import Settings
 from outpost.config.values import Endpoint
 from outpost.errors import ConfigError
 from outpost.identity import LdapOptions, RadiusOptions, Secret
+from outpost.radius.dictionary import DictionarySettings
 
 CANARY = "canary-5f1d"
 DIRECTORY = {"OUTPOST_DIRECTORY": "people.yaml"}
@@ -113,6 +114,19 @@ def test_secrets_may_come_from_files_and_variables(tmp_path) -> None:
 def test_the_directory_in_a_file_is_relative_to_the_file(tmp_path) -> None:
     assert load(tmp_path, 'version = 1\ndirectory = "d.yaml"\n', {}).directory == tmp_path / "d.yaml"
     assert load(tmp_path, None, {"OUTPOST_DIRECTORY": "d.yaml"}).directory == Path("d.yaml")
+
+
+def test_dictionaries_are_paths_relative_to_the_file(tmp_path) -> None:
+    wanted = (tmp_path / "acme", Path("/usr/share/dictionary"))
+    for value in ('["acme", "/usr/share/dictionary"]', '"acme, /usr/share/dictionary"'):
+        toml = f"version = 1\n[radius]\ndictionaries = {value}\n"
+        assert load(tmp_path, toml).part(DictionarySettings).dictionaries == wanted
+    found = load(tmp_path, None, DIRECTORY | {"OUTPOST_RADIUS__DICTIONARIES": "acme,file://x"})
+    assert found.part(DictionarySettings).dictionaries == (Path("acme"), Path("file://x"))
+    assert load(tmp_path, 'version = 1\n[radius]\ndictionaries = ""\n').part(DictionarySettings).dictionaries == ()
+    for value in ("[1]", "7"):
+        words = "outpost.toml:3: radius.dictionaries: expected a list of texts"
+        assert words in refusal(tmp_path, f"version = 1\n[radius]\ndictionaries = {value}\n")
 
 
 def test_extras_of_providers(tmp_path) -> None:

@@ -91,6 +91,7 @@ def test_files_of_the_operator_add_vendors_and_replace_names(tmp_path: Path) -> 
     ("text", "problem"),
     [
         ("ATTRIBUTE A x string", "2: not a number"),
+        ("ATTRIBUTE A 1 strng", "2: A: no type: strng"),
         ("NONSENSE here", "2: not understood"),
         ("BEGIN-VENDOR Nobody", "2: no VENDOR Nobody"),
         ("VENDOR V 1 format=3,1", "2: format="),

@@ -1,11 +1,13 @@
 """Challenges, attributes, bypass, probes: what a reply says, over the wire."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from outpost._fastradius import SharedSecret, encode_request
 from outpost.identity import ReplyAttributes
+from outpost.radius.dictionary import load
 from outpost.radius.observer import DropReason
 from outpost.radius.packet import Code, encode_attribute
 from outpost.radius.service import STATUS_PER_S
@@ -95,6 +97,15 @@ async def test_attributes_that_cannot_be_sent_refuse_the_login() -> None:
         reasons = [answer[5] for answer in bed.observer.answers]
         assert reasons == ["attribute_parse_failed", "attribute_decode_failed"]
         assert "Nope" in bed.observer.details[0]
+
+
+async def test_attributes_of_the_operators_dictionary_are_sent(tmp_path: Path) -> None:
+    path = tmp_path / "dictionary.acme"
+    path.write_text("VENDOR Acme 99999\nBEGIN-VENDOR Acme\nATTRIBUTE Acme-Rank 7 integer\nVALUE Acme-Rank Captain 2\n")
+    async with serving(dictionary=load([path])) as bed:
+        bed.gate.attributes = ReplyAttributes((("Acme-Rank", "Captain"),))
+        with bed.client() as client:
+            assert told(await client.ask(login())) == [(26, (99999).to_bytes(4, "big") + b"\x07\x06\0\0\0\2")]
 
 
 async def test_a_reply_too_large_is_silence() -> None:
