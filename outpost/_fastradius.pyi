@@ -145,8 +145,9 @@ class Replies:
 def decode(data: bytes, secret: SharedSecret) -> Packet | int:
     """The request in a datagram, or the number of what is wrong with it (RFC 2865 3).
 
-    Octets after the announced Length are padding.  A Message-Authenticator is verified when present, the
-    Request Authenticator of Accounting, Disconnect and CoA requests always.  Never raises for any octets.
+    Octets after the announced Length are padding.  A Message-Authenticator is verified when present, also when one
+    changed octet hides it; the Request Authenticator of Accounting, Disconnect and CoA requests always.  Never
+    raises for any octets.
     """
 
 def encode_request(

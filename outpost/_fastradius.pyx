@@ -116,6 +116,8 @@ cdef enum:
     LONGEST = 4096
     # What FreeRADIUS ships as max_attributes.
     MOST_ATTRIBUTES = 200
+    # Signatures worked out for one unsigned packet, in search of a damaged one.
+    MOST_TRIES = 8
 
 cdef enum Code:
     ACCESS_REQUEST = 1
@@ -623,11 +625,78 @@ cdef bint request_authenticator_holds(const uint8_t *raw, int end, SharedSecret 
     return same_octets(expected, raw + 4, 16)
 
 
+cdef int signature_at(const uint8_t *raw, int at, int end) noexcept:
+    """The offset of the one Message-Authenticator from `at` on; 0 for none, several, or broken bounds."""
+    cdef int found = 0
+    cdef int count = 0
+    while at < end:
+        count += 1
+        if end - at < 2 or raw[at + 1] < 2 or raw[at + 1] > end - at or count > MOST_ATTRIBUTES:
+            return 0
+        if raw[at] == MESSAGE_AUTHENTICATOR:
+            if found or raw[at + 1] != 18:
+                return 0
+            found = at
+        at += raw[at + 1]
+    return found
+
+
+cdef bint was_signed(const uint8_t *raw, int size, Py_ssize_t received, SharedSecret secret) noexcept:
+    """Whether a packet without a Message-Authenticator has one that holds once a single octet is mended.
+
+    The octet is the signature's type, the packet's Length, or the length of an attribute before it.  Such a packet
+    is a damaged one, not an unsigned one.
+    """
+    cdef uint8_t mended[LONGEST]
+    cdef uint8_t kept
+    cdef int tries = MOST_TRIES
+    cdef int at = HEADER
+    cdef int inside
+    cdef int found
+    cdef int length
+    memcpy(mended, raw, <size_t>min(received, <Py_ssize_t>LONGEST))
+    while at < size and tries:
+        if raw[at + 1] == 18:
+            tries -= 1
+            mended[at] = MESSAGE_AUTHENTICATOR
+            if message_authenticator_holds(mended, size, at, raw + 4, secret):
+                return True
+            mended[at] = raw[at]
+        at += raw[at + 1]
+    if size < received <= LONGEST:
+        mended[2] = <uint8_t>(received >> 8)
+        mended[3] = <uint8_t>(received & 0xff)
+        found = signature_at(mended, HEADER, <int>received)
+        if found and message_authenticator_holds(mended, <int>received, found, raw + 4, secret):
+            return True
+        mended[2] = raw[2]
+        mended[3] = raw[3]
+    at = HEADER
+    while at < size:
+        kept = raw[at + 1]
+        inside = at + 2
+        while inside + 1 < at + kept and not (raw[inside] == MESSAGE_AUTHENTICATOR and raw[inside + 1] == 18):
+            inside += 1
+        if inside + 1 < at + kept:
+            # The first attribute that may have swallowed it; looking into all would let an attacker choose our work.
+            for length in range(2, inside - at + 1):
+                mended[at + 1] = <uint8_t>length
+                found = signature_at(mended, at + length, size)
+                if found and tries:
+                    tries -= 1
+                    if message_authenticator_holds(mended, size, found, raw + 4, secret):
+                        return True
+            return False
+        at += kept
+    return False
+
+
 def decode(bytes data not None, SharedSecret secret not None):
     """The request in a datagram, or the number of what is wrong with it (RFC 2865 3).
 
-    Octets after the announced Length are padding.  A Message-Authenticator is verified when present, the
-    Request Authenticator of Accounting, Disconnect and CoA requests always.  Never raises for any octets.
+    Octets after the announced Length are padding.  A Message-Authenticator is verified when present, also when one
+    changed octet hides it; the Request Authenticator of Accounting, Disconnect and CoA requests always.  Never
+    raises for any octets.
     """
     cdef const uint8_t *raw = <const uint8_t *>PyBytes_AS_STRING(data)
     cdef Py_ssize_t received = PyBytes_GET_SIZE(data)
@@ -653,9 +722,10 @@ def decode(bytes data not None, SharedSecret secret not None):
             return V_BAD_REQUEST_AUTHENTICATOR
         # RFC 5176 3.4: there the HMAC is taken with the Request Authenticator as zeros.
         authenticator = ZEROS
-    if packet.message_authenticator_at and not message_authenticator_holds(
-        raw, size, packet.message_authenticator_at, authenticator, secret
-    ):
+    if packet.message_authenticator_at:
+        if not message_authenticator_holds(raw, size, packet.message_authenticator_at, authenticator, secret):
+            return V_BAD_MESSAGE_AUTHENTICATOR
+    elif authenticator != ZEROS and was_signed(raw, size, received, secret):
         return V_BAD_MESSAGE_AUTHENTICATOR
     packet.octets = data if size == received else PyBytes_FromStringAndSize(<const char *>raw, size)
     packet.secret = secret

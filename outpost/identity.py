@@ -139,7 +139,8 @@ class RadiusOptions:
     """Per-provider extras that authentik has no field for (`[provider.<name>]` in the settings)."""
 
     message_authenticator: str = "auto"
-    """`auto` (checked when present, Proxy-State without it refused), `require` or `optional`."""
+    """`auto` (checked when present, Proxy-State without it refused), `require` or `optional`. What a device sent
+    before changes nothing: some sign one request and not the next."""
     reject_delay_s: float = 1.0
     challenge: bool = True
     """Answer a missing code with Access-Challenge."""

@@ -79,9 +79,10 @@ async def test_proxy_states_are_echoed_in_order_behind_the_message_authenticator
                 assert found[1:] == [(33, b"one"), (33, b""), (33, b"three")]
 
 
-async def test_a_flipped_byte_anywhere_is_silence_and_a_counter() -> None:
+@pytest.mark.parametrize("policy", ["auto", "require", "optional"])
+async def test_a_flipped_byte_anywhere_is_silence_and_a_counter(policy: str) -> None:
     request = login()
-    async with serving(provider(message_authenticator="require")) as bed:
+    async with serving(provider(message_authenticator=policy)) as bed:
         with bed.client() as client:
             for at in range(len(request)):
                 for mask in (1, 0x80, 0xFF):
