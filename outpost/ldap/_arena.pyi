@@ -22,7 +22,7 @@ class Builder:
         normalise: Callable[[int, bytes], bytes | None],
     ) -> None:
         """attributes: (description, kind, flags, all names in lower case and OIDs); custom_from: index of the first
-        custom one; normalise: outpost.ldap.matching.normalise_value."""
+        custom one; normalise: outpost.ldap.schema.normal_form."""
     def teach(self, dn: bytes, normal: bytes) -> None:
         """`normal` is the normal form of `dn`, which is not computed again."""
     def add(

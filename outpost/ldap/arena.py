@@ -8,7 +8,7 @@ from outpost.identity import LdapProvider, People
 from outpost.ldap._arena import BASE, CONTAINER, GROUP, USER, VIRTUAL_GROUP, Builder
 from outpost.ldap.entries import Directory, custom_names
 from outpost.ldap.matching import normalise_value
-from outpost.ldap.schema import ATTRIBUTE_TYPES, custom_attribute
+from outpost.ldap.schema import ATTRIBUTE_TYPES, custom_attribute, normal_form
 
 _KINDS: Final = {"base": BASE, "container": CONTAINER, "user": USER, "group": GROUP, "virtual_group": VIRTUAL_GROUP}
 
@@ -34,7 +34,7 @@ def compile_people(people: People, provider: LdapProvider) -> bytes:
             for t in types
         ],
         len(ATTRIBUTE_TYPES),
-        normalise_value,
+        normal_form,
     )
     for entry in pending:
         if entry.normal is not None:

@@ -47,6 +47,7 @@ VIRTUAL_GROUP_CLASSES: Final = (
     b"goauthentik.io/ldap/virtual-group",
 )  # fmt: skip
 
+_INTEGER: Final = re.compile(r"-?[0-9]+\Z")
 _SIMPLE: Final = re.compile(r"[a-z0-9][a-z0-9._@-]*\Z")
 """Names that are their own RFC 4514 escape and their own normal form."""
 _CANONICAL: Final = {t.name.lower(): t.name for t in ATTRIBUTE_TYPES} | {
@@ -163,7 +164,7 @@ def generalized_time(at: datetime) -> bytes:
 def _number(attributes: Mapping[str, Any], name: str, otherwise: int) -> bytes:
     """COMPAT: only a string overrides; a JSON number replaces the attribute itself, which comes to the same."""
     value = attributes.get(name)
-    if isinstance(value, str) and value.strip().lstrip("-").isdigit():
+    if isinstance(value, str) and _INTEGER.match(value.strip()):
         return value.strip().encode()
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value).encode()
@@ -196,22 +197,48 @@ class Directory:
         """Raises ConfigError if the provider's base DN is no DN."""
         self.provider = provider
         self.naming = Naming(provider)
-        self.groups = {group.pk: group for group in people.groups}
-        self._users = sorted(people.users, key=lambda user: user.username)
-        self._groups = sorted(people.groups, key=lambda group: group.name)
-        self._group_dns = {group.pk: self.naming.of_group(group)[0] for group in people.groups}
+        self.left_out: list[str] = []
+        """Names that a DN cannot tell apart from an earlier one, or cannot hold: nobody is taken for somebody else."""
+        self._user_dns: dict[int, bytes] = {}
+        self._group_dns: dict[str, bytes] = {}
+        self._normals: dict[bytes, bytes] = {}
+        taken: set[bytes] = set()
+        self._users = [
+            user
+            for user in sorted(people.users, key=lambda user: user.username)
+            if self._admit(user.pk, user.username, self.naming.of_user(user), self._user_dns, taken)
+        ]
+        self._groups = [
+            group
+            for group in sorted(people.groups, key=lambda group: group.name)
+            if self._admit(group.pk, group.name, self.naming.of_group(group), self._group_dns, taken)
+        ]
+        self.groups = {group.pk: group for group in self._groups}
         self._above: dict[str, tuple[str, ...]] = {}
-        self._members: dict[str, list[User]] = {group.pk: [] for group in people.groups}
-        self._children: dict[str, list[str]] = {group.pk: [] for group in people.groups}
+        self._members: dict[str, list[User]] = {pk: [] for pk in self.groups}
+        self._children: dict[str, list[str]] = {pk: [] for pk in self.groups}
         for group in self._groups:
             for parent in group.parents:
                 if parent in self._children:
                     self._children[parent].append(group.pk)
-        self._user_dns: dict[int, bytes] = {}
         for user in self._users:
-            self._user_dns[user.pk] = self.naming.of_user(user)[0]
             for pk in self.memberships(user):
                 self._members[pk].append(user)
+
+    def _admit(
+        self, pk: Any, name: str, dn: tuple[bytes, bytes | None], dns: dict[Any, bytes], taken: set[bytes]
+    ) -> bool:
+        try:
+            normal = dn[1] or normalise(dn[0])
+        except DecodeError:
+            normal = b""
+        if not normal or normal in taken:
+            self.left_out.append(name)
+            return False
+        taken.add(normal)
+        dns[pk] = dn[0]
+        self._normals[dn[0]] = normal
+        return True
 
     def memberships(self, user: User) -> Sequence[str]:
         """pks of the groups that the user is a member of, directly or effectively as the provider says."""
@@ -293,7 +320,7 @@ class Directory:
         return _number(user.attributes, "gidNumber", uid_number)
 
     def _user(self, user: User) -> EntryValues:
-        dn, normal = self.naming.of_user(user)
+        dn = self._user_dns[user.pk]
         name = user.username.encode()
         full = user.name.strip()
         given, _, family = full.rpartition(" ")
@@ -322,10 +349,10 @@ class Directory:
         ):
             if at is not None:
                 built.append((attribute, generalized_time(at)))
-        return EntryValues(dn, normal, "user", user.pk, _merged(built, user.attributes, user.username))
+        return EntryValues(dn, self._normals[dn], "user", user.pk, _merged(built, user.attributes, user.username))
 
     def _group(self, group: Group) -> EntryValues:
-        dn, normal = self.naming.of_group(group)
+        dn = self._group_dns[group.pk]
         name = group.name.encode()
         users = self._members[group.pk]
         members = [self._user_dns[user.pk] for user in users] + [self._group_dns[pk] for pk in self._children[group.pk]]
@@ -344,7 +371,7 @@ class Directory:
             ("memberOf", [self._group_dns[pk] for pk in above]),
         ]
         built += _common(dn, group.pk.encode(), b"groupOfUniqueNames")
-        return EntryValues(dn, normal, "group", -1, _merged(built, group.attributes, None))
+        return EntryValues(dn, self._normals[dn], "group", -1, _merged(built, group.attributes, None))
 
     def _virtual_group(self, user: User) -> EntryValues:
         dn, normal = self.naming.of_virtual_group(user)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from outpost.ldap.matching import Kind
+from outpost.ldap.matching import Kind, normalise_value
 
 OPERATIONAL: Final = 1
 """Returned only by name or `+`."""
@@ -290,6 +290,15 @@ OBJECT_CLASSES: Final = (
     ObjectClass("subschema", "2.5.20.1", kind="AUXILIARY",
                 may=("dITContentRules", "attributeTypes", "objectClasses", "matchingRules", "ldapSyntaxes")),
 )  # fmt: skip
+
+_CLASS_NAMES: Final = {c.oid.encode(): c.name.lower().encode() for c in OBJECT_CLASSES}
+
+
+def normal_form(kind: int, value: bytes) -> bytes | None:
+    """As `normalise_value`; and an object class is the same by its number and by its name (RFC 4512 1.4)."""
+    form = normalise_value(kind, value)
+    return _CLASS_NAMES.get(form, form) if kind == Kind.OID and form is not None else form
+
 
 _SYNTAXES: Final = {
     "7": "Boolean", "12": "DN", "15": "Directory String", "24": "Generalized Time", "26": "IA5 String", "27": "INTEGER",

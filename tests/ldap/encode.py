@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from outpost.ldap.filter import parse_filter
 
-BASE_OBJECT, SINGLE_LEVEL, WHOLE_SUBTREE, SUBORDINATES = range(4)
+BASE_OBJECT, SINGLE_LEVEL, WHOLE_SUBTREE = range(3)
 
 
 def tlv(tag: int, *contents: bytes) -> bytes:
