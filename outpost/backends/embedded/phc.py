@@ -74,7 +74,7 @@ def parse(phc: str) -> Cost:
 
 
 def verify(phc: str, secret: Secret) -> bool:
-    """Whether `secret` is the password of `phc`; takes as long as the string asks for. Raises ValueError like `parse`."""
+    """Whether `secret` is the password of `phc`, at the cost `phc` asks for. Raises ValueError like `parse`."""
     parse(phc)
     try:
         Argon2id.verify_phc_encoded(secret.reveal(), phc)
