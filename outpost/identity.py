@@ -149,6 +149,8 @@ class RadiusOptions:
     strip_realm: bool = False
     mac_addresses: tuple[str, ...] = ()
     """Hardware addresses admitted by MAC authentication bypass."""
+    mac_attributes: tuple[str, ...] = ()
+    """Reply attributes for these, each `Name=value`: `["Tunnel-Type=VLAN", "Tunnel-Private-Group-Id=42"]`."""
     probe_user: str = ""
     """A user name answered with Access-Reject at once, for health probes."""
     status_server_requires_health: bool = True

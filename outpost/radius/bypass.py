@@ -6,7 +6,7 @@ import re
 from typing import Final, final
 
 from outpost._fastradius import Packet
-from outpost.identity import RadiusOptions
+from outpost.identity import RadiusOptions, ReplyAttributes
 
 _HARDWARE_ADDRESS: Final = re.compile(
     r"[0-9a-f]{12}|[0-9a-f]{6}-[0-9a-f]{6}"
@@ -33,14 +33,18 @@ def without_realm(username: str) -> str:
 class Bypass:
     """The hardware addresses a provider admits, ready to compare."""
 
-    __slots__ = ("addresses",)
+    __slots__ = ("addresses", "attributes")
 
     def __init__(self, options: RadiusOptions) -> None:
-        """Raises ValueError for an address that is none."""
+        """Raises ValueError for an address or an attribute that is none."""
         self.addresses = frozenset(map(hardware_address, options.mac_addresses))
         if "" in self.addresses:
             wrong = next(text for text in options.mac_addresses if not hardware_address(text))
             raise ValueError(f"mac_addresses: {wrong!r} is no hardware address")
+        named = [(name.strip(), value.strip()) for name, _, value in (t.partition("=") for t in options.mac_attributes)]
+        if not all(name and value for name, value in named):
+            raise ValueError("mac_attributes: expected Name=value each")
+        self.attributes = ReplyAttributes(tuple(named))
 
     @staticmethod
     def concerns(username: str, password: bytes) -> bool:

@@ -105,7 +105,7 @@ class RadiusServer:
         """
         table = ClientTable(providers)
         self._exchange.table = table
-        return table.flaws
+        return [*table.flaws, *self._service.flaws(table.clients.values())]
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Answer on bound, non-blocking UDP sockets; they are closed by `stop`. Raises OSError."""

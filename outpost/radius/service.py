@@ -6,7 +6,7 @@ that the device asks another server: a Reject would be a lie.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import NamedTuple, Protocol, final
@@ -25,6 +25,7 @@ from outpost.identity import (
 )
 from outpost.radius.attributes import Flawed, Renderer, has_class
 from outpost.radius.bypass import without_realm
+from outpost.radius.clients import Client, Flaw
 from outpost.radius.conversations import DEFAULTS, ConversationLimits, Conversations
 from outpost.radius.dictionary import Dictionary
 from outpost.radius.exchange import Request
@@ -136,6 +137,12 @@ class RadiusService:
             self._observer.failed("a login failed", exc)
             return DropReason.INTERNAL
 
+    def flaws(self, clients: Iterable[Client]) -> Iterator[Flaw]:
+        """What about the options of these clients could not be sent."""
+        for client in clients:
+            for complaint in self._renderer.complaints(client.bypass.attributes.named):
+                yield Flaw(client.provider.name, f"mac_attributes: {complaint}")
+
     def handle_deadline(self, now: float) -> None:
         """Forget prompts nobody answers any more."""
         before = self._conversations.expired
@@ -220,8 +227,14 @@ class RadiusService:
 
     def _bypass(self, request: Request, username: str) -> Outcome:
         """MAC authentication bypass: the list decides, nobody is asked, no person's login is counted."""
-        if request.client.bypass.admits(request.packet, username):
-            return self._reply(request, Code.ACCESS_ACCEPT, b"", username)
+        bypass = request.client.bypass
+        if bypass.admits(request.packet, username):
+            try:
+                attributes = self._render(request, Code.ACCESS_ACCEPT, bypass.attributes)
+            except Flawed as exc:
+                self._explain(request, username, str(exc))
+                return self._reject(request, username, exc.reason)
+            return self._reply(request, Code.ACCESS_ACCEPT, attributes, username)
         return self._reject(request, username, RejectReason.INVALID_CREDENTIALS)
 
     def _unsupported(self, request: Request, username: str) -> Outcome:

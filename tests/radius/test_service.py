@@ -165,6 +165,35 @@ async def test_mac_bypass_follows_the_list_and_asks_nobody(name: str, password: 
         assert bed.gate.asked == []
 
 
+VLAN = ("Tunnel-Type=VLAN", "Tunnel-Medium-Type = IEEE-802", "Tunnel-Private-Group-Id=42", "Filter-Id=a=b")
+
+
+@pytest.mark.parametrize("extra", [b"", CALL_CHECK])
+async def test_an_admitted_device_gets_the_attributes_set_for_it_and_others_do_not(extra: bytes) -> None:
+    async with serving(provider(mac_addresses=("00:00:5e:00:53:01",), mac_attributes=VLAN)) as bed:
+        with bed.client() as client:
+            assert told(await client.ask(login("00005e005301", "00005e005301", extra=extra))) == [
+                (64, b"\0\0\0\x0d"),
+                (65, b"\0\0\0\x06"),
+                (81, b"42"),
+                (11, b"a=b"),
+            ]
+            refused = await client.ask(login("00005e005302", "00005e005302", extra=extra, identifier=2))
+            assert refused[0] == Code.ACCESS_REJECT and told(refused) == []
+            bed.gate.cached.add("alice")
+            assert told(await client.ask(login(identifier=3))) == []
+
+
+async def test_a_device_whose_attributes_cannot_be_sent_is_refused_and_the_operator_told() -> None:
+    flawed = provider(mac_addresses=("00:00:5e:00:53:01",), mac_attributes=("Nope=1", "Tunnel-Type=Tube"))
+    async with serving() as bed:
+        flaws = [str(flaw) for flaw in bed.server.serve([flawed])]
+        assert len(flaws) == 2 and "mac_attributes: the dictionary has no attribute Nope" in flaws[0]
+        with bed.client() as client:
+            assert (await client.ask(login("00005e005301", "00005e005301")))[0] == Code.ACCESS_REJECT
+        assert bed.observer.answers[0][5] == "attribute_parse_failed"
+
+
 async def test_a_listed_address_with_another_password_is_an_ordinary_login() -> None:
     async with serving(provider(mac_addresses=("00:00:5e:00:53:01",))) as bed:
         with bed.client() as client:
@@ -183,6 +212,9 @@ async def test_a_provider_with_a_bad_list_is_not_served() -> None:
     async with serving() as bed:
         (flaw,) = bed.server.serve([provider(mac_addresses=("nonsense",))])
         assert "mac_addresses" in str(flaw)
+        for wrong in ("Tunnel-Type", "=13", "Tunnel-Type="):
+            (flaw,) = bed.server.serve([provider(mac_attributes=(wrong,))])
+            assert "not served: mac_attributes: expected Name=value" in str(flaw)
 
 
 async def test_the_probe_user_is_refused_at_once_without_asking() -> None:
