@@ -1,0 +1,1 @@
+"""What each operation does, without I/O: a request in, an `Outcome` out."""

@@ -1,0 +1,101 @@
+"""What an operation comes to, and the session it belongs to."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol, final
+
+from outpost._fastber import Request
+from outpost.identity import Identity, LdapProvider
+from outpost.ldap._snapshot import Search
+
+PAGED_LISTINGS = 8
+"""Paged searches that one session may have half read."""
+
+
+class Listing(Protocol):
+    """A search whose entries are still to be sent."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Nothing is left to send."""
+        ...
+
+    def more(self, size: int, examined: int, now: float) -> bytes:
+        """Further messages, about `size` octets at most; the last ones end with the SearchResultDone."""
+        ...
+
+    def give_up(self, now: float) -> None:
+        """The client does not want the rest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The answer needs somebody else; await the work to have it."""
+
+    work: Awaitable[bytes | Listing]
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """Send the octets, then begin the TLS handshake (RFC 4511 4.14)."""
+
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop the operation with this messageID and say so (RFC 3909)."""
+
+    request: Request
+    message_id: int
+
+
+Outcome = bytes | Listing | Later | StartTls | Cancel
+
+
+@dataclass(slots=True)
+class Page:
+    """A paged search between two pages; it holds its snapshot."""
+
+    search: Search
+    fingerprint: object
+    """What must be the same in the request for the next page."""
+    expires_at: float
+    rest: list[bytes] | None = None
+    """What is left of a sorted listing; None when `search` itself goes on."""
+
+
+@final
+class Session:
+    """Who is at the other end: address, protection, identity. Nothing here is a secret."""
+
+    __slots__ = ("address", "bind_dn", "certificate_name", "identity", "is_secure", "pages", "provider")
+
+    def __init__(self, address: str, *, is_secure: bool) -> None:
+        self.address = address
+        self.is_secure = is_secure
+        self.certificate_name = ""
+        """The subject of a verified client certificate."""
+        self.bind_dn = b""
+        """As the client wrote it; empty while anonymous."""
+        self.provider: LdapProvider | None = None
+        self.identity: Identity | None = None
+        self.pages: OrderedDict[bytes, Page] = OrderedDict()
+
+    @property
+    def app(self) -> str:
+        """Slug of the application, for metrics; empty while anonymous."""
+        return self.provider.application_slug if self.provider is not None else ""
+
+    def forget(self) -> None:
+        """The session is anonymous from now on (RFC 4511 4.2.1: also while a Bind is being processed)."""
+        self.bind_dn, self.provider, self.identity = b"", None, None
+        self.pages.clear()
+
+    def become(self, bind_dn: bytes, provider: LdapProvider, identity: Identity) -> None:
+        """A Bind succeeded."""
+        self.bind_dn, self.provider, self.identity = bind_dn, provider, identity
