@@ -30,8 +30,17 @@ class Snapshot:
         """Everything."""
     def own_view(self, user_pk: int) -> View | None:
         """The user himself, his virtual group and his groups reduced to him; None if he is not in the snapshot."""
-    def search(self, request: SearchRequest, view: View, size_limit: int = 0) -> Search:
-        """Plan a search under `view`. size_limit: the server's own, 0 for none; the smaller one counts."""
+    def search(
+        self,
+        request: SearchRequest,
+        view: View,
+        size_limit: int = 0,
+        attributes: tuple[bytes, ...] | None = None,
+        whole: bool = False,
+    ) -> Search:
+        """Plan a search under `view`. size_limit: the server's own, 0 for none; the smaller one counts.
+
+        attributes: instead of those in the request; whole: the request's sizeLimit does not count."""
     def matches(self, view: View, dn: bytes, filter: bytes) -> bool | None:
         """Whether the filter is TRUE for the entry; None if the view holds no such entry.
 
@@ -51,6 +60,8 @@ class Search:
     def read(self, size: int, examined: int = 0, entries: int = 0) -> bytes:
         """Further SearchResultEntry messages, about `size` octets at most, after testing at most `examined`
         candidates and returning at most `entries` (0: no bound). May be empty while `finished` is still False."""
+    def continue_as(self, message_id: int) -> None:
+        """Entries read from now on answer the request with this messageID."""
     @property
     def finished(self) -> bool: ...
     @property

@@ -527,12 +527,12 @@ cdef class Snapshot:
             out.refs = &lst.refs[0]
             out.count = lst.count
 
-    def search(self, SearchRequest request not None, View view not None, size_limit=0):
+    def search(self, SearchRequest request not None, View view not None, size_limit=0, tuple attributes=None, whole=False):
         cdef Search search
         if view.snapshot is not self:
             raise ValueError("a view of another snapshot")
         search = Search.__new__(Search)
-        search.prepare(self, view, request, size_limit)
+        search.prepare(self, view, request, size_limit, request.attributes if attributes is None else attributes, whole)
         return search
 
     def matches(self, View view not None, bytes dn not None, bytes filter not None):
@@ -676,16 +676,21 @@ cdef class Search:
         PyMem_Free(self.owned)
         PyMem_Free(self.selected)
 
+    def continue_as(self, uint32_t message_id):
+        self.message_id = message_id
+
     # -- preparing --------------------------------------------------------------------------------
 
-    cdef int prepare(self, Snapshot snapshot, View view, SearchRequest request, object size_limit) except -1:
+    cdef int prepare(
+        self, Snapshot snapshot, View view, SearchRequest request, object size_limit, tuple attributes, bint whole
+    ) except -1:
         cdef Py_ssize_t base
         cdef uint32_t server = size_limit
         self.snapshot = snapshot
         self.view = view
         self.message_id = request.message_id
         self.types_only = request.types_only
-        self.limit = request.size_limit
+        self.limit = 0 if whole else request.size_limit
         if server and (self.limit == 0 or server < self.limit):
             self.limit = server
         base = snapshot.find_dn(request.base_object)
@@ -694,7 +699,7 @@ cdef class Search:
             self.result_code = 32
             self.matched_dn = self.match_dn(request.base_object)
             return 0
-        self.select(request.attributes)
+        self.select(attributes)
         self.compile(request.filter)
         self.lo = <uint32_t>base
         self.hi = entry_at(snapshot, <uint32_t>base).end

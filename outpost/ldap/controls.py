@@ -110,14 +110,35 @@ def sort_response(result_code: int, attribute: bytes = b"") -> bytes:
     return _element(0x30, _element(0x0A, bytes([result_code])) + (_element(0x80, attribute) if attribute else b""))
 
 
+def wrapped(message_id: int, operation: bytes) -> bytes:
+    """An LDAPMessage around an encoded protocolOp."""
+    return _element(0x30, _integer(message_id) + operation)
+
+
+def take(octets: bytes) -> tuple[int, bytes, bytes]:
+    """Tag and content of the first element, and what follows it. Raises ValueError."""
+    if len(octets) < 2:
+        raise ValueError("truncated")
+    size, start = octets[1], 2
+    if size >= 0x80:
+        count = size & 0x7F
+        start = 2 + count
+        if not 1 <= count <= 4 or len(octets) < start:
+            raise ValueError("malformed length")
+        size = int.from_bytes(octets[2:start], "big")
+    if len(octets) < start + size:
+        raise ValueError("truncated")
+    return octets[0], octets[start : start + size], octets[start + size :]
+
+
 def _paging(octets: bytes) -> Paging:
-    tag, content, rest = _take(octets)
+    tag, content, rest = take(octets)
     if tag != 0x30 or rest:
         raise ValueError("malformed value")
-    tag, size, content = _take(content)
+    tag, size, content = take(content)
     if tag != 0x02 or not 1 <= len(size) <= 4:
         raise ValueError("malformed page size")
-    tag, cookie, rest = _take(content)
+    tag, cookie, rest = take(content)
     if tag != 0x04 or rest:
         raise ValueError("malformed cookie")
     number = int.from_bytes(size, "big", signed=True)
@@ -127,20 +148,20 @@ def _paging(octets: bytes) -> Paging:
 
 
 def _sort(octets: bytes) -> tuple[SortKey, ...]:
-    tag, content, rest = _take(octets)
+    tag, content, rest = take(octets)
     if tag != 0x30 or rest or not content:
         raise ValueError("malformed value")
     keys: list[SortKey] = []
     while content:
-        tag, key, content = _take(content)
+        tag, key, content = take(content)
         if tag != 0x30 or len(keys) == 16:
             raise ValueError("malformed key" if tag != 0x30 else "more than 16 keys")
-        tag, attribute, key = _take(key)
+        tag, attribute, key = take(key)
         if tag != 0x04 or not attribute:
             raise ValueError("malformed attribute")
         rule, is_reversed = None, False
         while key:
-            tag, value, key = _take(key)
+            tag, value, key = take(key)
             if tag == 0x80 and rule is None:
                 rule = value
             elif tag == 0x81 and len(value) == 1:
@@ -161,22 +182,6 @@ def _value(control: Control) -> bytes:
     if control.value is None:
         raise ValueError("needs a value")
     return control.value
-
-
-def _take(octets: bytes) -> tuple[int, bytes, bytes]:
-    """Tag and content of the first element, and what follows it. Raises ValueError."""
-    if len(octets) < 2:
-        raise ValueError("truncated")
-    size, start = octets[1], 2
-    if size >= 0x80:
-        count = size & 0x7F
-        start = 2 + count
-        if not 1 <= count <= 4 or len(octets) < start:
-            raise ValueError("malformed length")
-        size = int.from_bytes(octets[2:start], "big")
-    if len(octets) < start + size:
-        raise ValueError("truncated")
-    return octets[0], octets[start : start + size], octets[start + size :]
 
 
 def _element(tag: int, content: bytes) -> bytes:

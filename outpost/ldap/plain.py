@@ -93,7 +93,12 @@ def _evaluate(octets: bytes, at: int, held: Mapping[bytes, tuple[Kind, Sequence[
         return wanted in normal, end
     if kind not in WITH_ORDERING:
         return None, end
-    return any(one >= wanted if tag == 0xA5 else one <= wanted for one in normal), end
+    ranked = [(_rank(kind, one), _rank(kind, wanted)) for one in normal]
+    return any(one >= limit if tag == 0xA5 else one <= limit for one, limit in ranked), end
+
+
+def _rank(kind: Kind, normal: bytes) -> tuple[int, bytes]:
+    return (int(normal), b"") if kind is Kind.INTEGER else (0, normal)
 
 
 def _substrings(octets: bytes, at: int, kind: Kind, values: Sequence[bytes]) -> bool | None:

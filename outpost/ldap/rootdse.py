@@ -11,7 +11,6 @@ from outpost.ldap.results import (
     CANCEL,
     MANAGE_DSA_IT,
     PAGED_RESULTS,
-    PASSWORD_MODIFY,
     SORT_REQUEST,
     SORT_RESPONSE,
     START_TLS,
@@ -21,7 +20,7 @@ from outpost.ldap.results import (
 from outpost.ldap.schema import SUBSCHEMA_DN
 
 CONTROLS: Final = (PAGED_RESULTS, SORT_REQUEST, SORT_RESPONSE, ASSERTION, MANAGE_DSA_IT, SUBENTRIES)
-EXTENSIONS: Final = (WHO_AM_I, CANCEL, PASSWORD_MODIFY)
+EXTENSIONS: Final = (WHO_AM_I, CANCEL)
 FEATURES: Final = (
     b"1.3.6.1.4.1.4203.1.5.1",  # all operational attributes (RFC 3673)
     b"1.3.6.1.4.1.4203.1.5.3",  # absolute true and false filters (RFC 4526)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import final
 
 from outpost._fastber import SearchRequest, encode_result
 from outpost.ldap import results
 from outpost.ldap._snapshot import Search
-from outpost.ldap.controls import paging_response
+from outpost.ldap.controls import paging_response, wrapped
 
 Controls = tuple[tuple[bytes, bool, bytes | None], ...]
 Told = Callable[[int, int, float], None]
@@ -23,8 +23,18 @@ class Streamed:
     page: entries at most, 0 for all; keep: takes the search for the next page and gives the cookie.
     """
 
-    __slots__ = ("_controls", "_deadline", "_keep", "_left", "_missing_is_empty", "_request", "_search", "_told", "_was")
-    is_finished: bool
+    __slots__ = (
+        "_controls",
+        "_deadline",
+        "_keep",
+        "_left",
+        "_missing_is_empty",
+        "_request",
+        "_search",
+        "_told",
+        "_was",
+        "is_finished",
+    )
 
     def __init__(
         self,
@@ -85,38 +95,54 @@ class Streamed:
 
 
 @final
-class Prepared:
-    """Entries that are encoded already: sorted ones."""
+class Ordered:
+    """Entries that are encoded already, each a whole protocolOp without the LDAPMessage around it.
 
-    __slots__ = ("_at", "_code", "_controls", "_messages", "_request", "_told")
-    is_finished: bool
+    code: of the SearchResultDone when the last is out; page and keep as in `Streamed`, keep gets what is left.
+    """
+
+    __slots__ = ("_at", "_code", "_controls", "_keep", "_operations", "_page", "_request", "_told", "is_finished")
 
     def __init__(
-        self, request: SearchRequest, messages: Sequence[bytes], code: int, *, told: Told, controls: Controls = ()
+        self,
+        request: SearchRequest,
+        operations: list[bytes],
+        code: int,
+        *,
+        told: Told,
+        page: int = 0,
+        keep: Callable[[list[bytes]], bytes] | None = None,
+        controls: Controls = (),
     ) -> None:
         self._request = request
-        self._messages = messages
+        self._operations = operations
         self._code = code
         self._told = told
+        self._page = page
+        self._keep = keep
         self._controls = controls
         self._at = 0
         self.is_finished = False
 
     def more(self, size: int, examined: int, now: float) -> bytes:
-        """Further messages, the SearchResultDone behind the last."""
-        chunk: list[bytes] = []
-        room = size
-        while self._at < len(self._messages) and room > 0:
-            message = self._messages[self._at]
+        """Further messages, the SearchResultDone behind the last of the page."""
+        operations, chunk, room = self._operations, list[bytes](), size
+        stop = min(len(operations), self._page or len(operations))
+        while self._at < stop and room > 0:
+            message = wrapped(self._request.message_id, operations[self._at])
             chunk.append(message)
             room -= len(message)
             self._at += 1
-        if self._at == len(self._messages):
+        if self._at == stop:
             self.is_finished = True
-            self._told(self._code, self._at, now)
-            chunk.append(
-                encode_result(self._request.message_id, results.SEARCH_DONE, self._code, controls=self._controls)
-            )
+            is_last = stop == len(operations)
+            code = self._code if is_last else results.SUCCESS
+            controls = self._controls
+            if self._keep is not None:
+                cookie = b"" if is_last else self._keep(operations[stop:])
+                controls = (*controls, (results.PAGED_RESULTS, False, paging_response(cookie)))
+            self._told(code, self._at, now)
+            chunk.append(encode_result(self._request.message_id, results.SEARCH_DONE, code, controls=controls))
         return b"".join(chunk)
 
     def give_up(self, now: float) -> None:

@@ -1,0 +1,117 @@
+"""Every LDAP operation behind one door: a request in, an `Outcome` out, nothing raised but bugs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import final
+
+from outpost._fastber import (
+    BindRequest,
+    CompareRequest,
+    ExtendedRequest,
+    Limits,
+    OtherRequest,
+    Request,
+    SearchRequest,
+)
+from outpost.identity import LdapProvider
+from outpost.ldap import controls, plain, results, rootdse
+from outpost.ldap.observer import LdapObserver
+from outpost.ldap.operations import compare, extended
+from outpost.ldap.operations.bind import Binder, Gate, Sessions
+from outpost.ldap.operations.outcome import Later, Outcome, Session
+from outpost.ldap.operations.search import Searcher, SearchLimits
+from outpost.ldap.providers import Providers
+from outpost.ldap.shelf import Library
+
+
+@final
+class LdapService:
+    """The operations of one server, for all its connections."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        library: Library,
+        observer: LdapObserver,
+        *,
+        limits: SearchLimits,
+        decoding: Limits,
+        sessions: Sessions | None = None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.providers = Providers(())
+        self.can_start_tls = True
+        self._library = library
+        self._observer = observer
+        self._decoding = decoding
+        self._clock = clock
+        self._binder = Binder(gate, observer, sessions, self._mechanisms, clock)
+        self._searcher = Searcher(library, observer, limits, decoding, self._root, clock)
+
+    def serve(self, providers: Iterable[LdapProvider]) -> tuple[str, ...]:
+        """Serve these from now on; what an operator has to mend about them."""
+        self.providers = Providers(providers)
+        return self.providers.flaws
+
+    def answer(self, session: Session, request: Request, now: float) -> Outcome:
+        """What comes of `request`."""
+        if isinstance(request, SearchRequest):
+            return self._searcher.begin(session, request, self.providers, now)
+        if isinstance(request, BindRequest):
+            return self._binder.begin(session, request, self.providers, now)
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return self._told(session, request, refusal, now)
+        if isinstance(request, CompareRequest):
+            outcome: Outcome = compare.begin(session, request, self.providers, self._library, self._decoding)
+        elif isinstance(request, ExtendedRequest):
+            outcome = extended.begin(session, request, can_start_tls=self.can_start_tls)
+        elif isinstance(request, OtherRequest):
+            outcome = request.result(results.UNWILLING_TO_PERFORM, diagnostic=b"this directory is read-only")
+        else:
+            raise TypeError(f"no operation: {type(request).__name__}")
+        return self._told(session, request, outcome, now)
+
+    def release(self, session: Session) -> None:
+        """The connection of this session is gone."""
+        self._binder.release(session)
+
+    def _refusal(self, request: Request) -> bytes | None:
+        """RFC 4511 4.1.11: a critical control that is not understood here."""
+        if isinstance(request, CompareRequest):
+            return None
+        for control in request.controls:
+            if control.critical and request.op not in controls.UNDERSTOOD.get(control.oid, ()):
+                diagnostic = b"a critical control is not supported here"
+                return request.result(results.UNAVAILABLE_CRITICAL_EXTENSION, diagnostic=diagnostic)
+        return None
+
+    def _told(self, session: Session, request: Request, outcome: Outcome, now: float) -> Outcome:
+        kind = "compare" if isinstance(request, CompareRequest) else results.CODE_NAMES.get(request.op, "extended")
+        if isinstance(outcome, Later):
+            return outcome
+        code = _code(outcome) if isinstance(outcome, bytes) else results.SUCCESS
+        self._observer.operated(kind, session.app, session.address, session.bind_dn, self._clock() - now, code)
+        return outcome
+
+    def _mechanisms(self, session: Session) -> tuple[bytes, ...]:
+        """SASL mechanisms: PLAIN only where TLS hides the password."""
+        return (b"PLAIN",) if session.is_secure else ()
+
+    def _root(self, session: Session) -> plain.Attributes:
+        return rootdse.attributes(
+            self.providers.bases(),
+            is_secure=session.is_secure,
+            can_start_tls=self.can_start_tls,
+            mechanisms=self._mechanisms(session),
+        )
+
+
+def _code(octets: bytes) -> int:
+    """resultCode of one of our own encoded responses."""
+    _, content, _ = controls.take(octets)
+    _, _, operation = controls.take(content)
+    _, result, _ = controls.take(operation)
+    _, code, _ = controls.take(result)
+    return int.from_bytes(code, "big")
