@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from typing import final
 
-from outpost._fastber import AbandonRequest, BindRequest, ExtendedRequest, Inbox, Limits, Request, UnbindRequest
-from outpost._fastber import encode_extended_result
-from outpost.errors import LimitExceeded, ProtocolError, SequenceError
+from outpost._fastber import (
+    AbandonRequest,
+    BindRequest,
+    ExtendedRequest,
+    Inbox,
+    Limits,
+    OtherRequest,
+    Request,
+    UnbindRequest,
+    encode_extended_result,
+)
+from outpost.errors import DecodeError, LimitExceeded, ProtocolError, SequenceError
 from outpost.ldap.results import (
     ADMIN_LIMIT_EXCEEDED,
     CODE_NAMES,
@@ -19,8 +28,6 @@ from outpost.ldap.results import (
     PROTOCOL_ERROR,
     START_TLS,
 )
-
-ANSWERABLE = frozenset(CODE_NAMES)
 
 
 @final
@@ -86,8 +93,8 @@ class Connection:
             if kind is BindRequest or (isinstance(request, ExtendedRequest) and request.name == START_TLS):
                 self._held = request
                 return None
-        if request.op not in ANSWERABLE and kind is Request:
-            raise SequenceError("no request")
+        if kind is OtherRequest and request.op not in CODE_NAMES:
+            raise DecodeError(f"tag {request.op:#04x} is no request")
         return request
 
     def begin(self, request: Request) -> None:

@@ -198,5 +198,3 @@ def _integer(number: int) -> bytes:
 
 def _shown(oid: bytes) -> str:
     return oid[:128].decode("ascii", "backslashreplace")
-
-

@@ -24,8 +24,13 @@ class LdapObserver(Protocol):
         ...
 
     def disconnected(self, listener: str, client: str, why: str) -> None:
-        """A connection is gone. why: `unbind`, `eof`, `lost`, `idle`, `message`, `decode`, `limit`, `sequence`,
-        `handshake`, `proxy`, `stalled`, `session_end`, `shutdown`, `too_many`, `too_many_of_address`."""
+        """A connection is gone. why: `unbind`, `eof`, `lost`, `idle`, `decode`, `limit`, `sequence`, `handshake` (of
+        StartTLS), `stalled`, `session_end`, `shutdown`."""
+        ...
+
+    def disconnected_early(self, listener: str, client: str, why: str) -> None:
+        """A connection ended before it counted as taken. why: `handshake`, `proxy`, `lost`, `too_many`,
+        `too_many_of_address`."""
         ...
 
     def bound(self, app: str, client: str, bind_dn: bytes, took_s: float, result_code: int, reason: str) -> None:
@@ -62,6 +67,9 @@ class Silent:
         """Nothing."""
 
     def disconnected(self, listener: str, client: str, why: str) -> None:
+        """Nothing."""
+
+    def disconnected_early(self, listener: str, client: str, why: str) -> None:
         """Nothing."""
 
     def bound(self, app: str, client: str, bind_dn: bytes, took_s: float, result_code: int, reason: str) -> None:

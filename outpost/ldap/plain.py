@@ -70,8 +70,8 @@ def _evaluate(octets: bytes, at: int, held: Mapping[bytes, tuple[Kind, Sequence[
                 outcome = None
         return outcome, end
     if tag == 0xA2:
-        one, _ = _evaluate(octets, start, held)
-        return None if one is None else not one, end
+        negated, _ = _evaluate(octets, start, held)
+        return None if negated is None else not negated, end
     if tag == 0x87:
         return _name(octets[start:end]) in held, end
     if tag == 0xA9:  # extensibleMatch: no rule is offered for these entries

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -48,7 +48,7 @@ class Providers:
             self._by_pk[provider.pk] = provider
         self.flaws = tuple(flaws)
 
-    def __iter__(self) -> Iterable[LdapProvider]:
+    def __iter__(self) -> Iterator[LdapProvider]:
         return iter(self._by_base.values())
 
     def current(self, provider: LdapProvider) -> LdapProvider | None:

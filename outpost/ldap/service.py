@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import final
 
 from outpost._fastber import (
@@ -19,7 +20,7 @@ from outpost.ldap import controls, plain, results, rootdse
 from outpost.ldap.observer import LdapObserver
 from outpost.ldap.operations import compare, extended
 from outpost.ldap.operations.bind import Binder, Gate, Sessions
-from outpost.ldap.operations.outcome import Later, Outcome, Session
+from outpost.ldap.operations.outcome import Later, Listing, Outcome, Session
 from outpost.ldap.operations.search import Searcher, SearchLimits
 from outpost.ldap.providers import Providers
 from outpost.ldap.shelf import Library
@@ -58,9 +59,9 @@ class LdapService:
         """What comes of `request`."""
         if isinstance(request, SearchRequest):
             return self._searcher.begin(session, request, self.providers, now)
-        if isinstance(request, BindRequest):
-            return self._binder.begin(session, request, self.providers, now)
         refusal = self._refusal(request)
+        if isinstance(request, BindRequest):
+            return refusal or self._binder.begin(session, request, self.providers, now)
         if refusal is not None:
             return self._told(session, request, refusal, now)
         if isinstance(request, CompareRequest):
@@ -90,9 +91,14 @@ class LdapService:
     def _told(self, session: Session, request: Request, outcome: Outcome, now: float) -> Outcome:
         kind = "compare" if isinstance(request, CompareRequest) else results.CODE_NAMES.get(request.op, "extended")
         if isinstance(outcome, Later):
-            return outcome
+            return Later(partial(self._told_later, session, request, outcome, now))
         code = _code(outcome) if isinstance(outcome, bytes) else results.SUCCESS
         self._observer.operated(kind, session.app, session.address, session.bind_dn, self._clock() - now, code)
+        return outcome
+
+    async def _told_later(self, session: Session, request: Request, later: Later, now: float) -> bytes | Listing:
+        outcome = await later.work()
+        self._told(session, request, outcome, now)
         return outcome
 
     def _mechanisms(self, session: Session) -> tuple[bytes, ...]:

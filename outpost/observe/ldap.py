@@ -48,6 +48,12 @@ class LdapMeter:
         if why not in QUIET and self._log.wants("debug"):
             self._log.put("debug", LOGGER, "Connection ended", {"client": client, "listener": listener, "why": why})
 
+    def disconnected_early(self, listener: str, client: str, why: str) -> None:
+        """Counts, and tells at debug level."""
+        self._ended.add((listener, why))
+        if self._log.wants("debug"):
+            self._log.put("debug", LOGGER, "Connection refused", {"client": client, "listener": listener, "why": why})
+
     def bound(self, app: str, client: str, bind_dn: bytes, took_s: float, result_code: int, reason: str) -> None:
         """Counts, and tells."""
         self._answered.count(("bind", app, result_code, reason), took_s)

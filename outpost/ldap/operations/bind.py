@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol, final
 
 from outpost._fastber import BindRequest, encode_bind_result
@@ -168,7 +169,9 @@ class Binder:
         accepted = self._gate.known(provider, found.username, password, source)
         if accepted is not None:
             return self._settle(session, request, provider, name, accepted, now)
-        return Later(self._ask(session, request, provider, found.username, name, Secret(password), source, now))
+        return Later(
+            partial(self._ask, session, request, provider, found.username, name, Secret(password), source, now)
+        )
 
     async def _ask(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from outpost._fastber import CompareRequest, Limits
@@ -40,7 +41,7 @@ def begin(
             raise OperationError(results.NO_SUCH_OBJECT, "no such entry")
         shelf = library.shelf(provider) if provider.search_mode is Mode.CACHED else None
         if shelf is None or shelf.view(identity) is None:
-            return Later(_fresh(request, provider, identity, library, controls.assertion))
+            return Later(partial(_fresh, request, provider, identity, library, controls.assertion))
         return _answer(request, shelf, identity, controls.assertion)
     except OperationError as error:
         return request.result(error.result_code, diagnostic=error.diagnostic.encode())

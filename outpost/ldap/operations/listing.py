@@ -15,7 +15,6 @@ Told = Callable[[int, int, float], None]
 """Called with result code (-1: abandoned), entries and time, once, when a listing ends."""
 
 
-
 @final
 class Streamed:
     """Entries as the directory has them, read from the search while they are sent.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, final
 
 from outpost._fastber import Request
-from outpost.identity import Identity, LdapProvider
+from outpost.identity import Identity, LdapProvider, Revoked
 from outpost.ldap._snapshot import Search
 
 PAGED_LISTINGS = 8
@@ -34,9 +34,9 @@ class Listing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """The answer needs somebody else; await the work to have it."""
+    """The answer needs somebody else; call and await the work to have it."""
 
-    work: Awaitable[bytes | Listing]
+    work: Callable[[], Awaitable[bytes | Listing]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +99,17 @@ class Session:
     def become(self, bind_dn: bytes, provider: LdapProvider, identity: Identity) -> None:
         """A Bind succeeded."""
         self.bind_dn, self.provider, self.identity = bind_dn, provider, identity
+
+
+def is_revoked(session: Session, revoked: Revoked) -> bool:
+    """Whether the identity of this session is among what is believed no more."""
+    identity, provider = session.identity, session.provider
+    if identity is None or provider is None:
+        return False
+    if revoked.service not in {None, "ldap"}:
+        return False
+    return (
+        revoked.user_pk in {None, identity.user_pk}
+        and revoked.session in {None, identity.session}
+        and revoked.provider_pk in {None, provider.pk}
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, final
 
 from outpost._fastber import Limits, SearchRequest
@@ -99,13 +100,13 @@ class Searcher:
         if controls.paging is not None and controls.paging.cookie:
             return self._next_page(session, request, controls, controls.paging, now)
         if provider.search_mode is Mode.DIRECT:
-            return Later(self._fresh(session, request, controls, provider, identity, now))
+            return Later(partial(self._fresh, session, request, controls, provider, identity, now))
         shelf = self._library.shelf(provider)
         if shelf is None:
             raise OperationError(results.BUSY, BUSY)
         if shelf.view(identity) is None:
             # He came after the directory was read.
-            return Later(self._fresh(session, request, controls, provider, identity, now))
+            return Later(partial(self._fresh, session, request, controls, provider, identity, now))
         return self._listing(session, request, controls, provider, shelf, identity, now)
 
     def _check_tls(self, session: Session, provider: LdapProvider | None) -> None:
@@ -166,7 +167,9 @@ class Searcher:
             told=told,
             missing_is_empty=missing_is_empty,
             page=page,
-            keep=None if paging is None else lambda: self._keep(session, request, Page(search, _fingerprint(request), 0)),
+            keep=None
+            if paging is None
+            else lambda: self._keep(session, request, Page(search, _fingerprint(request), 0)),
         )
 
     def _sorted(

@@ -1,0 +1,117 @@
+"""The compiled directory of each provider: built off the event loop, swapped in whole, kept when a build fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import final
+
+from outpost.errors import BackendError, OutpostError
+from outpost.identity import LdapProvider, Mode, People, Roster, Wanted
+from outpost.ldap._snapshot import Snapshot
+from outpost.ldap.arena import compile_people
+from outpost.ldap.shelf import Shelf
+
+LOOKUPS = 16
+"""Fresh directories compiled at a time."""
+
+Log = Callable[[str, str], None]
+"""Takes level and event."""
+
+
+def _silence(level: str, event: str) -> None:
+    """Nobody listens."""
+
+
+@final
+class Directories:
+    """Implements `outpost.ldap.shelf.Library`. Everything but compiling runs on one event loop."""
+
+    def __init__(self, roster: Roster, log: Log = _silence) -> None:
+        self._roster = roster
+        self._log = log
+        self._providers: dict[int, LdapProvider] = {}
+        self._shelves: dict[int, Shelf] = {}
+        self._built: dict[int, tuple[int, LdapProvider]] = {}
+        """What each shelf was built from: generation of the people, and the provider."""
+        self._failed: dict[int, tuple[int, LdapProvider]] = {}
+        self._builds: dict[int, asyncio.Task[None]] = {}
+        self._lookups = asyncio.Semaphore(LOOKUPS)
+        self._is_stopped = False
+
+    def serve(self, providers: Iterable[LdapProvider]) -> None:
+        """Providers or people changed: build what differs. Returns at once."""
+        self._providers = {one.pk: one for one in providers}
+        for pk in self._shelves.keys() - self._providers.keys():
+            del self._shelves[pk], self._built[pk]
+        for pk in self._providers:
+            self._build(pk)
+
+    def shelf(self, provider: LdapProvider) -> Shelf | None:
+        """The last complete directory of a provider, or None before the first."""
+        return self._shelves.get(provider.pk)
+
+    async def fetch(self, provider: LdapProvider, wanted: Wanted) -> Shelf:
+        """A fresh directory of at least `wanted`. Raises BackendError."""
+        async with self._lookups:
+            people = await self._roster.fetch(provider, wanted)
+            return Shelf(await _compiled(people, provider))
+
+    def readiness(self) -> str:
+        """Empty, or what is still to be done before searches can be answered."""
+        waiting = [
+            one.name
+            for pk, one in self._providers.items()
+            if one.search_mode is Mode.CACHED and pk not in self._shelves
+        ]
+        return f"the directory of provider {waiting[0]!r} is not complete yet" if waiting else ""
+
+    async def stop(self) -> None:
+        """End the builds; idempotent."""
+        self._is_stopped = True
+        tasks = tuple(self._builds.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- building ---------------------------------------------------------------------------------
+
+    def _build(self, pk: int) -> None:
+        if self._is_stopped or pk in self._builds:
+            return  # a build under way looks again when it ends
+        provider = self._providers[pk]
+        people = self._roster.current(provider)
+        if people is None or provider.search_mode is not Mode.CACHED:
+            return
+        source = (people.generation, provider)
+        if source in (self._built.get(pk), self._failed.get(pk)):
+            return
+        self._builds[pk] = asyncio.get_running_loop().create_task(self._built_from(pk, people, provider))
+
+    async def _built_from(self, pk: int, people: People, provider: LdapProvider) -> None:
+        source = (people.generation, provider)
+        try:
+            shelf = Shelf(await _compiled(people, provider))
+        except OutpostError as error:
+            self._failed[pk] = source
+            self._log("error", f"directory of provider {provider.name!r} not built, the last one is kept: {error}")
+        except Exception as exc:  # a bug in one entry must not take the directory that works away
+            self._failed[pk] = source
+            self._log("error", f"directory of provider {provider.name!r} not built, the last one is kept: {exc!r}")
+        else:
+            if pk in self._providers:
+                self._shelves[pk] = shelf
+                self._built[pk] = source
+                self._failed.pop(pk, None)
+        finally:
+            del self._builds[pk]
+        if pk in self._providers:
+            self._build(pk)
+
+
+async def _compiled(people: People, provider: LdapProvider) -> Snapshot:
+    """Raises ConfigError or BackendError."""
+    try:
+        return await asyncio.to_thread(lambda: Snapshot(compile_people(people, provider)))
+    except MemoryError:
+        raise BackendError("no memory for the directory") from None

@@ -1,0 +1,329 @@
+"""LDAP over TCP and TLS: listeners, limits, deadlines and revocations around the channels."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, final
+
+from outpost._fastber import Limits
+from outpost.errors import DecodeError
+from outpost.identity import Publish, Revoked, Served
+from outpost.ldap import results
+from outpost.ldap.channel import Channel
+from outpost.ldap.directories import Directories
+from outpost.ldap.observer import LdapObserver
+from outpost.ldap.operations.bind import Gate, Sessions
+from outpost.ldap.operations.outcome import is_revoked
+from outpost.ldap.operations.search import SearchLimits
+from outpost.ldap.proxy import header
+from outpost.ldap.service import LdapService
+from outpost.ldap.tls import Certificates
+
+ACCEPTS = 64
+"""Connections taken in one turn of the loop."""
+SWEEP_S = 1.0
+RETRY_ACCEPT_S = 0.5
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class RevocableGate(Gate, Protocol):
+    """A gate that tells what is believed no more."""
+
+    def subscribe(self, on_revoked: Publish) -> Callable[[], None]:
+        """Call `on_revoked` at each revocation; calling the result ends that."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What clients may take. Sizes are octets."""
+
+    connections: int = 16_384
+    """Open at a time; further ones are closed at once."""
+    connections_of_address: int = 4_096
+    """Open at a time from one address, those behind a trusted proxy by their own."""
+    message: int = 262_144
+    """One request of a client that has bound."""
+    message_anonymous: int = 16_384
+    """One request before that."""
+    filter_depth: int = 64
+    filter_terms: int = 4_096
+    outstanding: int = 64
+    """Requests of one connection in work at a time; further ones wait."""
+    handshake_s: float = 10.0
+    """For the TLS handshake, and for the PROXY header."""
+    idle_s: float = 900.0
+    """A connection that has bound is closed after this long without a request; 0: never."""
+    idle_anonymous_s: float = 60.0
+    """The same for one that has not bound."""
+    stalled_s: float = 60.0
+    """A client that takes nothing of what waits for it is cut off after this."""
+
+
+@final
+class LdapServer:
+    """Serves LDAP on listening sockets.
+
+    How the composition uses it, all on one event loop:
+
+        server = LdapServer(gate, directories, observer, sessions=backend.sessions)
+        for flaw in server.serve(catalog.served()): log.warning(flaw)     # and again at every change
+        await server.start({"ldap": [...], "ldaps": [...]})                # takes the listening sockets over
+        ...
+        await server.stop(drain_s)                                         # idempotent
+    """
+
+    def __init__(
+        self,
+        gate: RevocableGate,
+        directories: Directories,
+        observer: LdapObserver,
+        *,
+        sessions: Sessions | None = None,
+        limits: ServerLimits | None = None,
+        search_limits: SearchLimits | None = None,
+        trusted_proxies: Sequence[Network] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        bounds = self._bounds = limits or ServerLimits()
+        self.limits = _decoding(bounds, bounds.message_anonymous)
+        self.bound_limits = _decoding(bounds, bounds.message)
+        self.outstanding = bounds.outstanding
+        self.handshake_s = bounds.handshake_s
+        self.observer = observer
+        self.clock = clock
+        self.service = LdapService(
+            gate,
+            directories,
+            observer,
+            limits=search_limits or SearchLimits(),
+            decoding=self.bound_limits,
+            sessions=sessions,
+            clock=clock,
+        )
+        self._directories = directories
+        self._certificates = Certificates()
+        self._trusted = tuple(trusted_proxies)
+        self._unsubscribe = gate.subscribe(self._revoked)
+        self._sockets: list[tuple[socket.socket, str]] = []
+        self._channels: set[Channel] = set()
+        self._of_address: Counter[str] = Counter()
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._retries: set[asyncio.TimerHandle] = set()
+        self._emptied: asyncio.Event | None = None
+        self._is_stopping = False
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For handshakes; the certificate is chosen by name."""
+        return self._certificates.context
+
+    @property
+    def open(self) -> int:
+        """Connections open now."""
+        return len(self._channels)
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of every listening socket."""
+        return [sock.getsockname()[:2] for sock, _ in self._sockets]
+
+    def serve(self, served: Served) -> tuple[str, ...]:
+        """Serve these providers and certificates from now on; what an operator has to mend about them.
+
+        Connections that were bound to a provider that is gone are closed.
+        """
+        flaws = self.service.serve(served.ldap)
+        self._directories.serve(self.service.providers)
+        for channel in tuple(self._channels):
+            provider = channel.session.provider
+            if provider is not None and self.service.providers.current(provider) is None:
+                channel.end("session_end", results.UNAVAILABLE, "this directory is served no more")
+        return flaws + self._certificates.serve(served)
+
+    async def start(self, sockets: dict[str, Sequence[socket.socket]]) -> None:
+        """Accept on listening, non-blocking sockets by listener (`ldap`, `ldaps`); they are closed by `stop`."""
+        loop = asyncio.get_running_loop()
+        for listener, listening in sockets.items():
+            for sock in listening:
+                self._sockets.append((sock, listener))
+                loop.add_reader(sock.fileno(), self._accept, sock, listener)
+        self._sweep = loop.call_later(SWEEP_S, self._swept)
+
+    async def stop(self, drain_s: float = 0.0) -> None:
+        """Accept no more, give what is in work `drain_s` seconds, close everything; idempotent."""
+        self._is_stopping = True
+        loop = asyncio.get_running_loop()
+        self._unsubscribe()
+        sockets, self._sockets = self._sockets, []
+        for sock, _ in sockets:
+            loop.remove_reader(sock.fileno())
+            sock.close()
+        for handle in (self._sweep, *self._retries):
+            if handle is not None:
+                handle.cancel()
+        for task in tuple(self._arriving):
+            task.cancel()
+        await asyncio.gather(*self._arriving, return_exceptions=True)
+        self._emptied = asyncio.Event()
+        for channel in tuple(self._channels):
+            channel.drain()
+        if self._channels:
+            try:
+                async with asyncio.timeout(max(drain_s, 0.05)):
+                    await self._emptied.wait()
+            except TimeoutError:
+                for channel in tuple(self._channels):
+                    channel.abort("shutdown")
+                await asyncio.sleep(0)
+        await self._directories.stop()
+
+    def gone(self, channel: Channel) -> None:
+        """The connection of `channel` is over."""
+        if channel in self._channels:
+            self._channels.discard(channel)
+            self._forget_address(channel.session.address)
+        if self._emptied is not None and not self._channels:
+            self._emptied.set()
+
+    # -- arriving ---------------------------------------------------------------------------------
+
+    def _accept(self, sock: socket.socket, listener: str) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(ACCEPTS):
+            try:
+                there, peer = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                # Out of descriptors: the one that waits would wake us for ever.
+                loop.remove_reader(sock.fileno())
+                self._retries.add(loop.call_later(RETRY_ACCEPT_S, self._listen_again, sock, listener))
+                return
+            address = _address(peer[0])
+            if len(self._channels) + len(self._arriving) >= self._bounds.connections:
+                self.observer.disconnected_early(listener, address, "too_many")
+                there.close()
+                continue
+            there.setblocking(False)
+            task = loop.create_task(self._arrive(there, address, listener))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
+
+    def _listen_again(self, sock: socket.socket, listener: str) -> None:
+        self._retries = {one for one in self._retries if one.when() > asyncio.get_running_loop().time()}
+        if not self._is_stopping:
+            asyncio.get_running_loop().add_reader(sock.fileno(), self._accept, sock, listener)
+
+    async def _arrive(self, there: socket.socket, address: str, listener: str) -> None:
+        """PROXY header, limits, TLS handshake; then the channel is on its own."""
+        counted = ""
+        try:
+            there.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._is_trusted(address):
+                address = await self._proxied(there, listener, address)
+            if self._of_address[address] >= self._bounds.connections_of_address:
+                self._forget_address(address, 0)
+                self.observer.disconnected_early(listener, address, "too_many_of_address")
+                there.close()
+                return
+            self._of_address[address] += 1
+            counted = address
+            channel = Channel(self, address, listener)
+            self._channels.add(channel)
+            counted = ""
+            try:
+                await self._connect(there, channel, listener)
+            except BaseException:
+                self.gone(channel)
+                raise
+        except (OSError, ssl.SSLError, EOFError):
+            self.observer.disconnected_early(listener, address, "handshake" if listener == "ldaps" else "lost")
+            there.close()
+        except (DecodeError, TimeoutError):
+            self.observer.disconnected_early(listener, address, "proxy")
+            there.close()
+        except asyncio.CancelledError:
+            there.close()
+            raise
+        except Exception as exc:  # a bug with one connection is not to be the listener's
+            self.observer.failed("a connection could not be taken", exc)
+            there.close()
+        finally:
+            if counted:
+                self._forget_address(counted)
+
+    async def _connect(self, there: socket.socket, channel: Channel, listener: str) -> None:
+        loop = asyncio.get_running_loop()
+        if listener == "ldaps":
+            await loop.connect_accepted_socket(
+                lambda: channel, there, ssl=self.context, ssl_handshake_timeout=self.handshake_s
+            )
+        else:
+            await loop.connect_accepted_socket(lambda: channel, there)
+
+    async def _proxied(self, there: socket.socket, listener: str, address: str) -> str:
+        """The address in the PROXY header. Raises DecodeError, TimeoutError, EOFError."""
+        loop = asyncio.get_running_loop()
+        reading = header()
+        wanted = next(reading)
+        async with asyncio.timeout(self.handshake_s):
+            while True:
+                octets = b""
+                while len(octets) < wanted:
+                    more = await loop.sock_recv(there, wanted - len(octets))
+                    if not more:
+                        raise EOFError
+                    octets += more
+                try:
+                    wanted = reading.send(octets)
+                except StopIteration as stop:
+                    return stop.value or address
+
+    def _is_trusted(self, address: str) -> bool:
+        if not self._trusted:
+            return False
+        there = ipaddress.ip_address(address.partition("%")[0])
+        return any(there in network for network in self._trusted if network.version == there.version)
+
+    def _forget_address(self, address: str, by: int = 1) -> None:
+        self._of_address[address] -= by
+        if self._of_address[address] <= 0:
+            del self._of_address[address]
+
+    # -- watching ---------------------------------------------------------------------------------
+
+    def _swept(self) -> None:
+        self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._swept)
+        now, bounds = self.clock(), self._bounds
+        for channel in tuple(self._channels):
+            if channel.stalled_at is not None:
+                if now - channel.stalled_at > bounds.stalled_s:
+                    channel.abort("stalled")
+                continue
+            allowed = bounds.idle_s if channel.session.identity is not None else bounds.idle_anonymous_s
+            if allowed and now - channel.active_at > allowed and channel.is_idle:
+                channel.end("idle", results.UNAVAILABLE, "closed for being idle")
+
+    def _revoked(self, revoked: Revoked) -> None:
+        for channel in tuple(self._channels):
+            if is_revoked(channel.session, revoked):
+                channel.end("session_end", results.STRONGER_AUTH_REQUIRED, "your session ended; bind again")
+
+
+def _decoding(bounds: ServerLimits, message: int) -> Limits:
+    return Limits(message=message, filter_depth=bounds.filter_depth, filter_terms=bounds.filter_terms)
+
+
+def _address(peer: str) -> str:
+    """Bare address; IPv4 inside IPv6 as IPv4."""
+    return peer.removeprefix("::ffff:") if peer.startswith("::ffff:") and "." in peer else peer
