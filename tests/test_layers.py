@@ -13,6 +13,7 @@ LADDER: list[set[str]] = [
     {"identity", "passcode"},
     {"_fastber", "_fastradius", "ldap.dn", "ldap.filter", "ldap.schema", "ldap.matching", "radius.dictionary"},
     {"ldap._arena", "ldap._snapshot", "ldap.arena", "ldap.entries", "ldap.results", "ldap.observer"}
+    | {"ldap.controls", "ldap.plain", "ldap.proxy", "ldap.shelf"}
     | {"radius.packet", "radius.crypto"}
     | {"radius.observer", "radius.clients", "radius.attributes", "radius.bypass"},
     {
@@ -27,6 +28,7 @@ LADDER: list[set[str]] = [
     {
         "credentials.gate",
         "ldap.server",
+        "ldap.channel",
         "ldap.directories",
         "ldap.tls",
         "radius.server",

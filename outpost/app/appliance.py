@@ -19,11 +19,16 @@ from prometheus_client.core import Metric
 from outpost import __version__
 from outpost.app import backend as backends
 from outpost.app.http import HttpServer
+from outpost.config.sections import ListenSettings
 from outpost.config.settings import Settings
 from outpost.credentials.cache import CacheSettings
 from outpost.credentials.gate import Gate, GateSettings
 from outpost.credentials.limiter import LimiterSettings
 from outpost.identity import Revoked
+from outpost.ldap.directories import Directories
+from outpost.ldap.operations.search import SearchLimits
+from outpost.ldap.server import LdapServer, ServerLimits
+from outpost.observe.ldap import LdapMeter
 from outpost.observe.logs import LogWriter
 from outpost.observe.metrics import Exposition, gauges, totals
 from outpost.observe.radius import RadiusMeter
@@ -49,6 +54,17 @@ class Appliance:
         self._backend = self._source.backend
         self._gate = Gate(self._backend, gate_settings(settings))
         self._gate.set_connected(self._source.is_connected)
+        self._ldap_meter = LdapMeter(log, lambda: self._source.outpost_name("ldap"))
+        self._directories = Directories(self._backend, lambda level, event: log.put(level, LOGGER, event, {}))
+        self._ldap = LdapServer(
+            self._gate,
+            self._directories,
+            self._ldap_meter,
+            sessions=self._source.sessions,
+            limits=settings.part(ServerLimits),
+            search_limits=settings.part(SearchLimits),
+            trusted_proxies=settings.part(ListenSettings).trusted_proxy_cidrs,
+        )
         self._radius_meter = RadiusMeter(log, lambda: self._source.outpost_name("radius"))
         self._radius = RadiusServer(
             self._gate,
@@ -58,7 +74,7 @@ class Appliance:
             limits=settings.part(ExchangeLimits),
         )
         self._exposition = Exposition()
-        for families in (self._families, self._radius_meter.families, self._source.families):
+        for families in (self._families, self._ldap_meter.families, self._radius_meter.families, self._source.families):
             self._exposition.add(families)
         self._http = HttpServer(self.readiness, self._exposition.text)
 
@@ -68,6 +84,7 @@ class Appliance:
         await self._backend.start()
         self._backend.subscribe(self._changed)
         self._changed()
+        await self._ldap.start({name: sockets[name] for name in ("ldap", "ldaps")})
         await self._radius.start(sockets["radius"])
 
     async def refresh(self) -> None:
@@ -81,6 +98,7 @@ class Appliance:
         """Take nothing new, give what is in flight `drain_s` seconds, end everything; idempotent."""
         self._is_stopping = True
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._ldap.stop(drain_s))
             group.create_task(self._radius.stop(drain_s))
         await self._gate.stop()
         await self._backend.stop()
@@ -88,7 +106,9 @@ class Appliance:
 
     def readiness(self) -> Mapping[str, str]:
         """Per service an empty string when it is ready, else the reason why it is not."""
-        states = self._backend.readiness()
+        states = dict(self._backend.readiness())
+        if not states.get("ldap", "absent"):
+            states["ldap"] = self._directories.readiness()
         return dict.fromkeys(states, STOPPING) if self._is_stopping else states
 
     # -- who hears of what ------------------------------------------------------------------------
@@ -102,7 +122,7 @@ class Appliance:
     def _changed(self) -> None:
         """People or catalog changed: hand the new ones to the servers, and tell once what an operator has to mend."""
         served = self._backend.served()
-        flaws = {str(flaw) for flaw in self._radius.serve(served.radius)}
+        flaws = {str(flaw) for flaw in (*self._ldap.serve(served), *self._radius.serve(served.radius))}
         for flaw in sorted(flaws - self._told):
             self._log.put("warning", LOGGER, flaw, {})
         self._told = flaws

@@ -11,6 +11,7 @@ from outpost.config.sections import ServerSettings
 from outpost.config.settings import Settings
 from outpost.errors import ConfigError
 from outpost.identity import Backend, Publish
+from outpost.ldap.operations.bind import Sessions
 from outpost.observe.logs import LogWriter
 
 
@@ -24,6 +25,8 @@ class Source:
     is_connected: bool
     """Revocations would arrive already now; otherwise `set_connected` will tell."""
     families: Callable[[], Iterable[Metric]]
+    sessions: Sessions | None = None
+    """Those of the server that connections rest on."""
 
 
 Build = Callable[[Settings, LogWriter, Publish, Callable[[bool], None]], Source]
@@ -48,4 +51,4 @@ def _authentik(settings: Settings, log: LogWriter, publish: Publish, set_connect
     backend = AuthentikBackend(
         settings.part(AuthentikSettings), publish=publish, set_connected=set_connected, observer=meter
     )
-    return Source(backend, meter.outpost_name, is_connected=False, families=meter.families)
+    return Source(backend, meter.outpost_name, is_connected=False, families=meter.families, sessions=backend.sessions)

@@ -29,6 +29,8 @@ from outpost.credentials.limiter import LimiterSettings
 from outpost.errors import ConfigError
 from outpost.identity import LdapOptions, RadiusOptions
 from outpost.radius.dictionary import DictionarySettings
+from outpost.ldap.operations.search import SearchLimits
+from outpost.ldap.server import ServerLimits
 from outpost.radius.exchange import Limits as ExchangeLimits
 
 T = TypeVar("T")
@@ -36,6 +38,7 @@ T = TypeVar("T")
 SECTIONS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "authentik": (ServerSettings, AuthentikSettings),
     "cache": (CacheSettings,),
+    "ldap": (ServerLimits, SearchLimits),
     "limiter": (LimiterSettings,),
     "listen": (ListenSettings,),
     "log": (LogSettings,),

@@ -35,9 +35,13 @@ class Host(Protocol):
     limits: Limits
     """Of what an anonymous client may send."""
     bound_limits: Limits
-    context: ssl.SSLContext
     handshake_s: float
     outstanding: int
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For handshakes."""
+        ...
 
     def gone(self, channel: Channel) -> None:
         """The connection is over."""
