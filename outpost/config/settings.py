@@ -28,9 +28,9 @@ from outpost.credentials.gate import GateSettings
 from outpost.credentials.limiter import LimiterSettings
 from outpost.errors import ConfigError
 from outpost.identity import LdapOptions, RadiusOptions
-from outpost.radius.dictionary import DictionarySettings
 from outpost.ldap.operations.search import SearchLimits
 from outpost.ldap.server import ServerLimits
+from outpost.radius.dictionary import DictionarySettings
 from outpost.radius.exchange import Limits as ExchangeLimits
 
 T = TypeVar("T")

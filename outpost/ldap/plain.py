@@ -88,13 +88,13 @@ def _evaluate(octets: bytes, at: int, held: Mapping[bytes, tuple[Kind, Sequence[
     wanted = normalise_value(kind, octets[value_start:value_end])
     if wanted is None:
         return None, end
-    normal = [one for value in values if (one := normalise_value(kind, value)) is not None]
+    normal = [form for value in values if (form := normalise_value(kind, value)) is not None]
     if tag in {0xA3, 0xA8}:
         return wanted in normal, end
     if kind not in WITH_ORDERING:
         return None, end
-    ranked = [(_rank(kind, one), _rank(kind, wanted)) for one in normal]
-    return any(one >= limit if tag == 0xA5 else one <= limit for one, limit in ranked), end
+    limit, ranks = _rank(kind, wanted), [_rank(kind, form) for form in normal]
+    return any(rank >= limit if tag == 0xA5 else rank <= limit for rank in ranks), end
 
 
 def _rank(kind: Kind, normal: bytes) -> tuple[int, bytes]:
