@@ -85,11 +85,18 @@ def parser() -> argparse.ArgumentParser:
     sub = command("decode", decode, "show what is in an LDAP message or a RADIUS packet")
     sub.add_argument("protocol", choices=("ldap", "radius"))
     sub.add_argument("hex", nargs="?", default="-", metavar="HEX", help="hexadecimal digits, or - for standard input")
-    sub.add_argument(
+    radius = sub.add_argument_group("for RADIUS")
+    secret = radius.add_mutually_exclusive_group()
+    secret.add_argument(
         "--secret-file",
         type=Path,
         metavar="FILE",
-        help="file with the RADIUS shared secret, to show hidden values and judge authenticators",
+        help="file with the shared secret, to show hidden values and judge authenticators",
+    )
+    secret.add_argument("--secret", metavar="SECRET", help="the shared secret itself; the list of processes shows it")
+    radius.add_argument("--request", metavar="HEX", help="the request that the packet answers, to judge and open it")
+    radius.add_argument(
+        "--dictionary", type=Path, action="append", default=[], metavar="FILE", help="further names of attributes"
     )
 
     command("version", version, "print the version")
@@ -195,9 +202,9 @@ def _get(host: str, port: int, path: str, timeout_s: float) -> tuple[int, str]:
 
 def decode(arguments: argparse.Namespace) -> int:
     """`outpost decode`."""
-    digits = sys.stdin.read() if arguments.hex == "-" else arguments.hex
     try:
-        octets = bytes.fromhex("".join(digits.replace(":", " ").split()))
+        octets = _octets(sys.stdin.read() if arguments.hex == "-" else arguments.hex)
+        request = None if arguments.request is None else _octets(arguments.request)
     except ValueError:
         return complain("expected hexadecimal digits", WRONG)
     if arguments.protocol == "ldap":
@@ -207,15 +214,21 @@ def decode(arguments: argparse.Namespace) -> int:
     else:
         from outpost.identity import Secret  # noqa: PLC0415
         from outpost.radius.describe import describe_packet  # noqa: PLC0415
+        from outpost.radius.dictionary import load  # noqa: PLC0415
 
-        secret = None
+        secret = Secret(arguments.secret) if arguments.secret else None
         if arguments.secret_file is not None:
             try:
                 secret = Secret(arguments.secret_file.read_bytes().rstrip(b"\r\n"))
             except OSError as error:
                 return complain(f"{arguments.secret_file}: {error.strerror}", WRONG)
-        print(describe_packet(octets, secret))
+        print(describe_packet(octets, secret, request, load(arguments.dictionary)))
     return OK
+
+
+def _octets(digits: str) -> bytes:
+    """The octets of hexadecimal digits, white space and colons between them. Raises ValueError."""
+    return bytes.fromhex("".join(digits.replace(":", " ").split()))
 
 
 def version(_arguments: argparse.Namespace) -> int:

@@ -153,6 +153,50 @@ def test_decode_radius_shows_rfc2865_7_1(capsys, tmp_path) -> None:
     assert "arctangent" in out
 
 
+# RFC 2865 7.1, the answer to it.
+RFC2865_7_1_ACCEPT = "02000026 86fe220e7624ba2a1005f6bf9b55e0b2 060600000001 0f0600000000 0e06c0a80103"
+
+
+def test_decode_radius_judges_a_reply_by_its_request(capsys) -> None:
+    asked = ("decode", "radius", RFC2865_7_1_ACCEPT, "--secret")
+    status, out, _ = run(capsys, *asked, "xyzzy5461")
+    assert status == 0
+    assert "not judged without the request" in out
+    status, out, _ = run(capsys, *asked, "xyzzy5461", "--request", RFC2865_7_1)
+    assert status == 0
+    assert "(right)" in out
+    for secret, request in (("xyzzy5462", RFC2865_7_1), ("xyzzy5461", RFC2865_7_1.replace("0f40", "0f41"))):
+        status, out, _ = run(capsys, *asked, secret, "--request", request)
+        assert status == 0
+        assert "(WRONG" in out
+        assert "(right)" not in out
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "words"),
+    [("zz", 2, "hexadecimal"), ("0100", 1, "the request"), ("02" * 20, 1, "the request")],
+)
+def test_decode_radius_refuses_a_request_that_is_none(capsys, request_, status, words) -> None:
+    got, out, err = run(capsys, "decode", "radius", RFC2865_7_1_ACCEPT, "--secret", "x", "--request", request_)
+    assert (got, out) == (status, "")
+    assert words in err
+
+
+def test_decode_radius_takes_names_from_dictionaries(capsys, tmp_path) -> None:
+    words = tmp_path / "dictionary.acme"
+    words.write_text("VENDOR Acme 99999\nBEGIN-VENDOR Acme\nATTRIBUTE Acme-Rank 7 integer\nVALUE Acme-Rank Captain 2\n")
+    packet = "02010020" + "00" * 16 + "1a0c0001869f0706 00000002"
+    status, out, _ = run(capsys, "decode", "radius", packet, "--dictionary", str(words))
+    assert status == 0
+    assert "Acme-Rank" in out
+    assert "Captain" in out
+
+
+def test_decode_radius_takes_one_secret(capsys, tmp_path) -> None:
+    status, out, _ = run(capsys, "decode", "radius", RFC2865_7_1, "--secret", "x", "--secret-file", str(tmp_path))
+    assert (status, out) == (2, "")
+
+
 def test_decode_radius_without_the_secret_file_is_2(capsys, tmp_path) -> None:
     status, out, err = run(capsys, "decode", "radius", RFC2865_7_1, "--secret-file", str(tmp_path / "none"))
     assert (status, out) == (2, "")

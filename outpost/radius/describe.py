@@ -39,6 +39,8 @@ def describe_packet(
     """
     size = _size(data)
     octets = data[:size]
+    if request is not None and (len(request) < HEADER_SIZE or request[0] not in RANDOM | COMPUTED):
+        raise DecodeError("the request is none")
     key = SharedSecret(secret.reveal()) if secret else None
     authenticator = _authenticator(octets, request)
     lines = [f"{code_name(octets[0])} identifier={octets[1]} length={size}"]
@@ -76,7 +78,7 @@ def _authenticator(octets: bytes, request: bytes | None) -> bytes | None:
         return bytes(16)
     if octets[0] in RANDOM:
         return octets[4:20]
-    return request[4:20] if request is not None and len(request) >= HEADER_SIZE else None
+    return None if request is None else request[4:20]
 
 
 def _verdict(octets: bytes, key: SharedSecret | None, request: bytes | None) -> str:
@@ -86,7 +88,7 @@ def _verdict(octets: bytes, key: SharedSecret | None, request: bytes | None) -> 
         return ""
     if octets[0] in COMPUTED:
         return RIGHT if response_authenticator_holds(octets, bytes(16), key.octets) else WRONG
-    if request is None or len(request) < HEADER_SIZE:
+    if request is None:
         return NEEDS_REQUEST
     return RIGHT if response_authenticator_holds(octets, request[4:20], key.octets) else WRONG
 
