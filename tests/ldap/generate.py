@@ -30,7 +30,8 @@ KEYS = (
     "title", "description", "mobile", "telephoneNumber", "employeeNumber", "manager", "loginShell", "sshPublicKey",
     "shadowMax", "goauthentik.io/user/sources", "colour", "Colour", "shoe_size", "x.y/z", "mail", "uidNumber",
     "gidNumber", "objectClass", "sAMAccountName", "homeDirectory", "surname", "displayName", "department", "n" * 150,
-    "42", "userPassword", "memberOf", "ak-active", "objectCategory", "createTimestamp", "goauthentikio-user-override-ips",
+    "42", "userPassword", "memberOf", "ak-active", "objectCategory", "createTimestamp",
+    "goauthentikio-user-override-ips",
 )  # fmt: skip
 TIMES = tuple(datetime(2024, month, 3, 4, 5, 6, tzinfo=UTC) for month in range(1, 13))
 
