@@ -32,7 +32,7 @@ $(VENV)/run.stamp: $(SOURCES) | $(BIN)/python
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
-	@.ci/packages clients headers || echo "Tests that need them are skipped."
+	@.ci/packages clients headers peers || echo "Tests that need them are skipped."
 	@$(PIP) install --editable '.[test,clients]' || \
 		{ echo "python-ldap cannot be built here; its tests are skipped."; $(PIP) install --editable '.[test]'; }
 	@touch $@
