@@ -116,7 +116,7 @@ class UnbindRequest(Request):
 
 @final
 class SearchRequest(Request):
-    """RFC 4511 4.5.1. `filter` is the validated Filter, still BER."""
+    """RFC 4511 4.5.1. `filter` is the validated Filter, still BER; the repr shows its size."""
 
     @property
     def base_object(self) -> bytes: ...
@@ -137,7 +137,7 @@ class SearchRequest(Request):
 
 @final
 class CompareRequest(Request):
-    """RFC 4511 4.10."""
+    """RFC 4511 4.10. The repr does not show the assertion value."""
 
     @property
     def entry(self) -> bytes: ...
@@ -155,7 +155,7 @@ class AbandonRequest(Request):
 
 @final
 class ExtendedRequest(Request):
-    """RFC 4511 4.12."""
+    """RFC 4511 4.12. The repr shows the size of the value, not the value."""
 
     @property
     def name(self) -> bytes: ...
@@ -217,7 +217,11 @@ def check_filter(data: bytes, limits: Limits) -> None:
     """Raises DecodeError or LimitExceeded unless `data` is exactly one well-formed Filter (RFC 4511 4.5.1.7)."""
 
 def decode_message(data: bytes, limits: Limits) -> Request:
-    """The one request that `data` is, with nothing left over. Raises DecodeError or LimitExceeded."""
+    """The one request that `data` is, with nothing left over. Raises DecodeError or LimitExceeded.
+
+    What a sender may choose is taken as it comes: lengths in up to 4 octets, any octet but 0 for TRUE, components
+    of unknown tags at the end of a SEQUENCE (RFC 4511 4; not the SEQUENCE's own repeated, nor the APPLICATION class).
+    """
 
 def encode_result(
     message_id: int,
@@ -227,7 +231,11 @@ def encode_result(
     diagnostic: bytes = b"",
     controls: tuple[tuple[bytes, bool, bytes | None], ...] = (),
 ) -> bytes:
-    """A message whose operation is a bare LDAPResult; `op` is the response's tag octet, 0x65 for searchResDone."""
+    """A message whose operation is a bare LDAPResult; `op` is the response's tag octet, 0x65 for searchResDone.
+
+    Raises ValueError for every other `op`; this and all the others, ValueError or OverflowError for a messageID or
+    resultCode that is not in 0..maxInt (RFC 4511 4.1.1).
+    """
 
 def encode_bind_result(
     message_id: int,

@@ -266,10 +266,12 @@ cdef class UnbindRequest(Request):
 @cython.no_gc
 cdef class SearchRequest(Request):
     def __repr__(self):
+        # A filter may assert userPassword; `outpost.ldap.filter` knows how to show one.
+        filter_size = None if self.filter is None else len(self.filter)
         return (
             f"SearchRequest(message_id={self.message_id}, base_object={self.base_object!r}, scope={self.scope}, "
             f"deref_aliases={self.deref_aliases}, size_limit={self.size_limit}, time_limit={self.time_limit}, "
-            f"types_only={bool(self.types_only)}, filter={self.filter!r}, attributes={self.attributes!r}, "
+            f"types_only={bool(self.types_only)}, filter_size={filter_size}, attributes={self.attributes!r}, "
             f"controls={self.controls!r})"
         )
 
@@ -672,6 +674,7 @@ cdef class Inbox:
         """
         cdef Py_ssize_t pending = self.end - self.start
         cdef Py_ssize_t size = self.block.size
+        cdef Py_ssize_t vacated
         cdef _Block larger
         if size - self.end >= room:
             return 0
@@ -682,6 +685,9 @@ cdef class Inbox:
             self.block = larger
         else:
             memmove(self.block.data, self.block.data + self.start, pending)
+            # Half a bind may have lain there; what next() wipes is the moved one.
+            vacated = max(pending, self.start)
+            explicit_bzero(self.block.data + vacated, self.end - vacated)
         self.start = 0
         self.end = pending
         return 0
@@ -849,7 +855,10 @@ def encode_result(
     bytes diagnostic not None=b"",
     tuple controls not None=(),
 ):
-    if (op & 0xE0) != 0x60 or op >= 0x7F:
+    if op not in (
+        OP_BIND_RESPONSE, OP_SEARCH_DONE, OP_MODIFY_RESPONSE, OP_ADD_RESPONSE, OP_DELETE_RESPONSE,
+        OP_MODIFY_DN_RESPONSE, OP_COMPARE_RESPONSE, OP_EXTENDED_RESPONSE,
+    ):
         raise ValueError("op is not the tag octet of a response")
     return encode_message(message_id, op, result_code, matched_dn, diagnostic, 0, None, 0, None, controls)
 

@@ -1,14 +1,21 @@
 """The compiled LDAP codec against RFC 4511, an oracle, ldap3, pyasn1, and octets that must be refused."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+import functools
+import itertools
+import pickle
+import random
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from outpost import _fastber as core
 from outpost._fastber import Inbox, Limits, decode_message
 from outpost.errors import DecodeError, LimitExceeded
 from tests import oracle_ber as oracle
+from tests.noise_ber import accident, elements, replaced
 
 LIMITS = Limits()
 TIGHT = Limits(message=400, controls=2, filter_depth=3, filter_terms=5, substrings=2, attributes=2)
@@ -261,19 +268,6 @@ def test_booleans_are_one_octet_and_true_unless_zero(content: bytes, truth: bool
 # -- what must be refused ----------------------------------------------------------------------------
 
 
-def elements(data: bytes, at: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
-    """Start, start of the content, and end of every element of a message, the nested ones too."""
-    end = len(data) if end is None else end
-    while at < end:
-        start, size = oracle.header(data, at + 1)
-        yield at, start, start + size
-        if data[at] & 0x20:
-            # What is opaque to LDAP need not be BER inside.
-            with contextlib.suppress(DecodeError, IndexError):
-                yield from elements(data, start, start + size)
-        at = start + size
-
-
 @pytest.mark.parametrize("name", MESSAGES)
 def test_truncated_at_every_octet(name: str) -> None:
     data = MESSAGES[name]
@@ -314,22 +308,7 @@ def test_indefinite_lengths_are_refused(name: str) -> None:
     for at, start, end in elements(data):
         if isinstance(kind, core.OtherRequest) and at:
             continue
-        changed = data[: at + 1] + b"\x80" + data[start:end] + b"\0\0" + data[end:]
-        refused(resized(data, at, changed))
-
-
-def resized(data: bytes, at: int, changed: bytes) -> bytes:
-    """`changed` with the lengths of the elements around the one at `at` put right."""
-    grown = len(changed) - len(data)
-    if not grown:
-        return changed
-    outer = [one for one in elements(data) if one[0] < at < one[2]]
-    for begin, start, end in reversed(outer):
-        content = changed[start : end + grown]
-        again = oracle.tlv(changed[begin], content)
-        changed = changed[:begin] + again + changed[end + grown :]
-        grown = len(again) - (end - begin)
-    return changed
+        refused(replaced(data, (at, start, end), data[at : at + 1] + b"\x80" + data[start:end] + b"\0\0"))
 
 
 @pytest.mark.parametrize("name", MESSAGES)
@@ -340,7 +319,7 @@ def test_lengths_in_more_octets_than_they_need_are_read(name: str, extra: int) -
     expected = agree(data)
     assert isinstance(expected, dict)
     for at, start, end in elements(data):
-        found = agree(resized(data, at, data[:at] + oracle.tlv(data[at], data[start:end], extra) + data[end:]))
+        found = agree(replaced(data, (at, start, end), oracle.tlv(data[at], data[start:end], extra)))
         assert isinstance(found, dict)
         found["filter"] = expected.get("filter")
         expected.setdefault("filter", None)
@@ -459,3 +438,679 @@ def test_unknown_trailing_components_are_ignored_and_known_ones_refused(name: st
             assert {**found, "filter": None} == {**plain, "filter": None}
     refused(build(b"\x85"))
     refused(build(b"\x85\x01"))
+
+
+# -- differential ------------------------------------------------------------------------------------
+
+LIMIT_SETS = st.sampled_from((LIMITS, TIGHT, Limits(message=16), Limits(65_536, 0, 1, 1, 1, 0)))
+IDS = st.integers(1, 2**31 - 1)
+OCTETS = st.binary(max_size=40)
+MAYBE = st.none() | OCTETS
+CONTROL_LISTS = st.lists(st.tuples(OCTETS, st.booleans(), MAYBE), max_size=4)
+ITEMS = (
+    st.builds(oracle.present, OCTETS)
+    | st.builds(oracle.assertion, st.sampled_from((0xA3, 0xA5, 0xA6, 0xA8)), OCTETS, OCTETS)
+    | st.builds(oracle.substrings, OCTETS, OCTETS, st.lists(OCTETS, max_size=3), MAYBE)
+    | st.builds(oracle.extensible, OCTETS, MAYBE, OCTETS, st.none() | st.booleans())
+)
+FILTERS = st.recursive(
+    ITEMS,
+    lambda inner: (
+        inner.map(lambda one: oracle.tlv(oracle.NOT, one))
+        | st.builds(oracle.tlv, st.sampled_from((oracle.AND, oracle.OR)), st.lists(inner, max_size=4).map(b"".join))
+    ),
+    max_leaves=10,
+)
+SEARCHES = st.builds(
+    oracle.search,
+    OCTETS,
+    FILTERS,
+    st.lists(OCTETS, max_size=4),
+    st.integers(0, 2),
+    st.integers(0, 3),
+    st.integers(0, 2**31 - 1),
+    st.integers(0, 2**31 - 1),
+    st.booleans(),
+)
+OPERATIONS = (
+    st.builds(oracle.bind, OCTETS, OCTETS, st.integers(1, 127))
+    | st.builds(oracle.sasl_bind, OCTETS, OCTETS, MAYBE, st.integers(1, 127))
+    | st.builds(oracle.unbind)
+    | SEARCHES
+    | st.builds(oracle.compare, OCTETS, OCTETS, OCTETS)
+    | st.builds(oracle.abandon, st.integers(0, 2**31 - 1))
+    | st.builds(oracle.extended, OCTETS, MAYBE)
+    | st.builds(oracle.tlv, st.sampled_from((0x66, 0x68, 0x4A, 0x6C, 0x5E)), OCTETS)
+)
+
+
+@given(IDS, OPERATIONS, CONTROL_LISTS)
+def test_good_messages_are_decoded_as_the_oracle_does(
+    message_id: int, operation: bytes, controls: list[tuple[bytes, bool, bytes | None]]
+) -> None:
+    found = agree(oracle.message(message_id, operation, controls))
+    assert isinstance(found, dict)
+    assert (found["message_id"], found["controls"]) == (message_id, tuple(controls))
+
+
+@given(IDS, OPERATIONS, CONTROL_LISTS, LIMIT_SETS, st.randoms(use_true_random=False), st.integers(0, 4))
+def test_damaged_messages_are_judged_as_the_oracle_does(
+    message_id: int,
+    operation: bytes,
+    controls: list[tuple[bytes, bool, bytes | None]],
+    limits: Limits,
+    chance: random.Random,
+    accidents: int,
+) -> None:
+    data = oracle.message(message_id, operation, controls)
+    for _ in range(accidents):
+        data = accident(chance, data)
+    agree(data, limits)
+
+
+@given(st.binary(max_size=200), LIMIT_SETS)
+def test_any_octets_are_judged_as_the_oracle_does(data: bytes, limits: Limits) -> None:
+    agree(data, limits)
+    agree(oracle.tlv(0x30, data), limits)
+    agree(oracle.message(1, data), limits)
+    same_filter(data, limits)
+
+
+@given(FILTERS, LIMIT_SETS, st.randoms(use_true_random=False), st.integers(0, 2))
+def test_filters_are_judged_as_the_oracle_does(
+    filter: bytes, limits: Limits, chance: random.Random, accidents: int
+) -> None:
+    assert same_filter(filter) is None
+    for _ in range(accidents):
+        filter = accident(chance, filter)
+    same_filter(filter, limits)
+
+
+@given(st.binary(max_size=8), st.integers(-10, 2**40))
+def test_frames_are_measured_as_the_oracle_does(data: bytes, limit: int) -> None:
+    for octets in (data, b"\x30" + data):
+        found = outcome(functools.partial(core.frame_size, octets, limit))
+        assert found == outcome(functools.partial(oracle.frame_size, octets, limit))
+
+
+# -- limits ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [100, 127, 128, 255, 256, 65_535, 65_536, 262_144])
+def test_the_size_of_a_message_is_limited(size: int) -> None:
+    data = next(
+        data
+        for spare in range(10, 30)
+        if len(data := oracle.message(1, oracle.extended(b"1.2", bytes(size - spare)))) <= size
+    )
+    # Longer length fields may leave no message of exactly this size.
+    assert len(data) > size - 3
+    size = len(data)
+    at, below = Limits(message=size), Limits(message=size - 1)
+    assert isinstance(agree(data, at), dict)
+    assert core.frame_size(data[:6], size) == size
+    assert over(data, below) == "message"
+    with pytest.raises(LimitExceeded, match="message"):
+        core.frame_size(data[:6], size - 1)
+
+
+def test_a_message_is_refused_by_its_header_alone() -> None:
+    inbox = Inbox(Limits(message=1000))
+    inbox.feed(bytes.fromhex("308203e5"))
+    with pytest.raises(LimitExceeded):
+        inbox.next()
+
+
+def test_controls_are_limited() -> None:
+    def data(count: int) -> bytes:
+        return oracle.message(1, oracle.unbind(), [(b"1.2", False, None)] * count)
+
+    for count in (0, 1, 32):
+        assert isinstance(agree(data(count), Limits(controls=count)), dict)
+        assert over(data(count + 1), Limits(controls=count)) == "controls"
+    assert over(data(33), LIMITS) == "controls"
+
+
+@pytest.mark.parametrize("tag", [oracle.AND, oracle.OR, oracle.NOT])
+def test_the_depth_of_a_filter_is_limited(tag: int) -> None:
+    def deep(depth: int) -> bytes:
+        filter = CN
+        for _ in range(depth - 1):
+            filter = oracle.tlv(tag, filter)
+        return filter
+
+    for depth in (1, 2, 64, 256, 512):
+        limits = Limits(filter_depth=depth)
+        assert isinstance(agree(searching(deep(depth)), limits), dict) and same_filter(deep(depth), limits) is None
+        assert over(searching(deep(depth + 1)), limits) == "filter_depth"
+        assert same_filter(deep(depth + 1), limits) is LimitExceeded
+    assert over(searching(deep(65)), LIMITS) == "filter_depth"
+    # Neither the whole message limit nor the C stack is at stake.
+    with pytest.raises(LimitExceeded):
+        decode_message(searching(deep(20_000)), Limits(filter_depth=512))
+
+
+def test_the_terms_of_a_filter_are_limited() -> None:
+    for terms in (1, 2, 4_096):
+        limits = Limits(filter_terms=terms)
+        for nest in (lambda inner: inner, lambda inner: oracle.tlv(oracle.NOT, inner)):
+            flat = nest(oracle.tlv(oracle.OR, CN * (terms - (1 if nest(b"") == b"" else 2)) if terms > 1 else b""))
+            if nest(b"") == b"" or terms > 1:
+                assert isinstance(agree(searching(flat), limits), dict)
+            more = nest(oracle.tlv(oracle.OR, CN * terms))
+            assert over(searching(more), limits) == "filter_terms"
+
+
+def test_substrings_are_limited() -> None:
+    for count in (1, 2, 256):
+        limits = Limits(substrings=count)
+        fits = oracle.substrings(b"cn", None, [b"x"] * count, None)
+        assert isinstance(agree(searching(fits), limits), dict)
+        for more in (
+            oracle.substrings(b"cn", None, [b"x"] * (count + 1), None),
+            oracle.substrings(b"cn", b"x", [b"x"] * (count - 1), b"x"),
+        ):
+            assert over(searching(more), limits) == "substrings"
+
+
+def test_attributes_are_limited() -> None:
+    for count in (0, 1, 1_024):
+        limits = Limits(attributes=count)
+        assert isinstance(agree(searching(CN, *[b"cn"] * count), limits), dict)
+        assert over(searching(CN, *[b"cn"] * (count + 1)), limits) == "attributes"
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"message": 15},
+        {"message": 2**31},
+        {"message": -1},
+        {"controls": -1},
+        {"filter_depth": 0},
+        {"filter_depth": 513},
+        {"filter_terms": 0},
+        {"substrings": 0},
+        {"attributes": -1},
+    ],
+)
+def test_limits_that_nothing_could_pass_are_refused(limits: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(limits)) if "filter_depth" in limits else "limit"):
+        Limits(**limits)
+
+
+def test_limits_at_their_ends() -> None:
+    names = ("message", "controls", "filter_depth", "filter_terms", "substrings", "attributes")
+    for values in ((16, 0, 1, 1, 1, 0), (2**31 - 1, 2**31, 512, 2**31, 2**31, 2**31)):
+        limits = Limits(*values)
+        assert tuple(getattr(limits, name) for name in names) == values
+        assert repr(limits) == "Limits(" + ", ".join(map("{}={}".format, names, values)) + ")"
+        with pytest.raises(AttributeError):
+            limits.message = 1  # type: ignore[misc]
+    assert [getattr(LIMITS, name) for name in names] == [262_144, 32, 64, 4_096, 256, 1_024]
+
+
+# -- filters -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EVERY_FILTER)
+def test_every_filter_is_taken_whole(name: str) -> None:
+    filter = EVERY_FILTER[name]
+    assert same_filter(filter) is None
+    request = decode_message(searching(filter, b"cn"), LIMITS)
+    assert isinstance(request, core.SearchRequest)
+    assert (request.filter, request.attributes) == (filter, (b"cn",))
+    for size in range(len(filter)):
+        assert same_filter(filter[:size]) is DecodeError
+    for tail in (b"\0", filter):
+        assert same_filter(filter + tail) is DecodeError
+    for at, start, end in elements(filter):
+        assert same_filter(replaced(filter, (at, start, end), filter[at : at + 1] + b"\x80\0\0")) is DecodeError
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        oracle.tlv(0xA2, b""),
+        oracle.tlv(0xA2, CN + CN),
+        oracle.tlv(0xA3, b""),
+        oracle.tlv(0xA3, oracle.octets(b"cn")),
+        oracle.tlv(0xA3, oracle.octets(b"cn", b"x", b"y")),
+        oracle.tlv(0xA3, oracle.octets(b"cn") + oracle.number(1)),
+        oracle.tlv(0xA4, oracle.octets(b"cn")),
+        oracle.tlv(0xA4, oracle.octets(b"cn") + oracle.tlv(0x30, b"")),
+        oracle.tlv(0xA4, oracle.octets(b"cn") + oracle.tlv(0x31, oracle.tlv(0x81, b"x"))),
+        oracle.tlv(0xA4, oracle.octets(b"cn") + oracle.tlv(0x30, oracle.octets(b"x"))),
+        oracle.tlv(0xA4, oracle.octets(b"cn") + oracle.tlv(0x30, oracle.tlv(0x83, b"x"))),
+        oracle.tlv(0xA4, oracle.octets(b"cn") + oracle.tlv(0x30, oracle.tlv(0x80, b"x") * 2)),
+        oracle.tlv(0xA4, oracle.octets(b"cn") + oracle.tlv(0x30, oracle.tlv(0x82, b"x") * 2)),
+        oracle.tlv(0xA4, oracle.octets(b"cn") + oracle.tlv(0x30, oracle.tlv(0x81, b"x") + oracle.tlv(0x80, b"x"))),
+        oracle.tlv(0xA4, oracle.octets(b"cn") + oracle.tlv(0x30, oracle.tlv(0x82, b"x") + oracle.tlv(0x81, b"x"))),
+        oracle.tlv(0xA7, b"cn"),
+        oracle.tlv(0x83, b"cn"),
+        oracle.tlv(0xAA, b""),
+        oracle.tlv(0x04, b"cn"),
+        oracle.tlv(0xA9, oracle.tlv(0x83, b"x")),
+        oracle.tlv(0xA9, oracle.tlv(0x81, b"x")),
+        oracle.tlv(0xA9, oracle.tlv(0x82, b"x") + oracle.tlv(0x81, b"x") + oracle.tlv(0x83, b"x")),
+        oracle.tlv(0xA9, oracle.tlv(0x81, b"x") + oracle.tlv(0x83, b"x") * 2),
+    ],
+    ids=bytes.hex,
+)
+def test_filters_that_are_none(filter: bytes) -> None:
+    assert same_filter(filter) is DecodeError
+    assert same_filter(oracle.tlv(0xA0, CN + filter)) is DecodeError
+    refused(searching(filter))
+
+
+# -- the inbox ---------------------------------------------------------------------------------------
+
+
+def write(inbox: Inbox, data: bytes) -> None:
+    """As a transport does."""
+    while data:
+        view = inbox.buffer()
+        assert len(view) >= 1024
+        some = data[: len(view)]
+        view[: len(some)] = some
+        inbox.received(len(some))
+        data = data[len(some) :]
+
+
+def drain(inbox: Inbox) -> list[object]:
+    found = []
+    while (request := inbox.next()) is not None:
+        found.append(oracle.components(request))
+    return found
+
+
+STREAM = b"".join(MESSAGES.values())
+EXPECTED = [oracle.decode_message(data, LIMITS) for data in MESSAGES.values()]
+
+
+@pytest.mark.parametrize("put", [Inbox.feed, write])
+def test_an_inbox_fed_octet_by_octet(put: Callable[[Inbox, bytes], None]) -> None:
+    inbox, found, ends = Inbox(LIMITS), [], set()
+    for at in range(len(STREAM)):
+        put(inbox, STREAM[at : at + 1])
+        if some := drain(inbox):
+            found += some
+            ends.add(at + 1)
+            assert inbox.pending() == 0
+    assert found == EXPECTED
+    # Not one octet too late.
+    assert ends == set(itertools.accumulate(map(len, MESSAGES.values())))
+
+
+@given(st.lists(st.tuples(st.integers(1, 3000), st.booleans()), min_size=1, max_size=30), st.booleans())
+def test_an_inbox_fed_in_slices(slices: list[tuple[int, bool]], is_lazy: bool) -> None:
+    inbox, found, at = Inbox(LIMITS), [], 0
+    for size, is_written in itertools.cycle(slices):
+        (write if is_written else Inbox.feed)(inbox, STREAM[at : at + size])
+        at += size
+        if not is_lazy:
+            found += drain(inbox)
+        if at >= len(STREAM):
+            break
+    assert found + drain(inbox) == EXPECTED
+    assert inbox.pending() == 0 and inbox.next() is None
+
+
+@pytest.mark.parametrize("size", [65_000, 65_536, 70_000, 200_000, 262_000])
+@pytest.mark.parametrize("step", [1_000, 4_096, 65_536, 300_000])
+def test_messages_over_64_kib_pass(size: int, step: int) -> None:
+    before, large = MESSAGES["bind"], oracle.message(9, oracle.extended(b"1.2", bytes(range(256)) * (size // 256)))
+    stream = before + large + large + MESSAGES["search"]
+    inbox, found = Inbox(LIMITS), []
+    for at in range(0, len(stream), step):
+        write(inbox, stream[at : at + step])
+        found += drain(inbox)
+    assert found == [oracle.decode_message(one, LIMITS) for one in (before, large, large, MESSAGES["search"])]
+
+
+def test_an_inbox_grows_with_what_arrives_and_not_with_what_is_announced() -> None:
+    inbox = Inbox(Limits(message=2**31 - 1))
+    write(inbox, bytes.fromhex("30847ffffff0") + b"\2\1\1\x77")
+    assert inbox.next() is None
+    assert len(inbox.buffer()) <= 4096
+    for _ in range(50):
+        write(inbox, bytes(1000))
+        assert inbox.next() is None
+    assert len(inbox.buffer()) + inbox.pending() <= 2 * inbox.pending() + 4096
+
+
+def test_an_inbox_shrinks_when_it_is_idle() -> None:
+    inbox = Inbox(LIMITS)
+    small = len(inbox.buffer())
+    write(inbox, oracle.message(1, oracle.extended(b"1.2", bytes(200_000))))
+    assert inbox.next() is not None
+    assert len(inbox.buffer()) == small
+    for _ in range(20):
+        write(inbox, MESSAGES["unbind"] * (len(inbox.buffer()) // len(MESSAGES["unbind"])))
+        drain(inbox)
+    for _ in range(2):
+        write(inbox, MESSAGES["unbind"])
+        drain(inbox)
+    assert len(inbox.buffer()) == small
+
+
+def test_limits_are_swapped_between_messages() -> None:
+    small, large = Limits(message=100), Limits(message=1_000)
+    inbox = Inbox(small)
+    assert inbox.limits is small
+    search = oracle.message(2, oracle.search(b"", CN, [b"x" * 100]))
+    inbox.feed(MESSAGES["bind"] + search)
+    assert isinstance(inbox.next(), core.BindRequest)
+    inbox.limits = large
+    assert inbox.limits is large
+    assert isinstance(inbox.next(), core.SearchRequest)
+    inbox.feed(search)
+    inbox.limits = small
+    with pytest.raises(LimitExceeded):
+        inbox.next()
+    inbox.limits = large
+    with pytest.raises(DecodeError):
+        inbox.next()
+    with pytest.raises(TypeError):
+        inbox.limits = None  # type: ignore[assignment]
+
+
+def test_limits_other_than_of_size_count_in_the_inbox_too() -> None:
+    inbox = Inbox(TIGHT)
+    inbox.feed(searching(oracle.substrings(b"cn", None, [b"x"] * 3, None)))
+    with pytest.raises(LimitExceeded):
+        inbox.next()
+
+
+@pytest.mark.parametrize(
+    "data", [b"\0", b"GET / HTTP/1.1\r\n", b"\x16\3\1", b"\x30\x80", b"\x30\3\2\1\0", MESSAGES["bind"][:-1] + b"\x01"]
+)
+def test_nothing_comes_after_octets_that_are_none(data: bytes) -> None:
+    inbox = Inbox(LIMITS)
+    inbox.feed(MESSAGES["unbind"])
+    inbox.feed(data if data[0] != 0x30 or len(data) < 10 else oracle.tlv(0x30, data))
+    assert isinstance(inbox.next(), core.UnbindRequest)
+    with pytest.raises(DecodeError):
+        inbox.next()
+    assert inbox.pending() > 0
+    inbox.discard()
+    inbox.feed(MESSAGES["unbind"])
+    for _ in range(2):
+        with pytest.raises(DecodeError):
+            inbox.next()
+
+
+def test_pending_and_discard_count() -> None:
+    inbox = Inbox(LIMITS)
+    assert (inbox.pending(), inbox.discard(), inbox.next()) == (0, 0, None)
+    inbox.feed(STREAM[:10_000])
+    size = len(MESSAGES["bind"])
+    assert inbox.next() is not None and inbox.pending() == len(STREAM[:10_000]) - size
+    assert inbox.discard() == len(STREAM[:10_000]) - size
+    assert (inbox.pending(), inbox.next()) == (0, None)
+    inbox.feed(MESSAGES["search"])
+    assert isinstance(inbox.next(), core.SearchRequest)
+
+
+def test_too_much_unread_is_refused() -> None:
+    inbox = Inbox(Limits(message=1_000))
+    with pytest.raises(LimitExceeded, match="message"):
+        write(inbox, MESSAGES["unbind"] * 20_000)
+    assert 1_000 + 65_536 < inbox.pending() < 2 * 65_536 + 8_192
+    with pytest.raises(DecodeError):
+        inbox.next()
+
+
+def test_more_received_than_there_was_room_for_is_refused() -> None:
+    inbox = Inbox(LIMITS)
+    for count in (-1, len(inbox.buffer()) + 1, 2**31):
+        with pytest.raises(ValueError, match="received"):
+            inbox.received(count)
+    assert inbox.pending() == 0
+    inbox.buffer(65_536)
+    inbox.received(0)
+    assert (inbox.pending(), inbox.next()) == (0, None)
+
+
+def test_a_view_that_is_kept_is_harmless_and_deaf() -> None:
+    inbox = Inbox(LIMITS)
+    old = inbox.buffer()
+    inbox.feed(MESSAGES["search"] * 200)
+    old[:] = b"\xff" * len(old)
+    assert len(drain(inbox)) == 200
+    del inbox
+    assert bytes(old) == b"\xff" * len(old)
+
+
+def clean(inbox: Inbox) -> memoryview:
+    """A buffer that nobody left anything in before."""
+    view = inbox.buffer()
+    view[:] = bytes(len(view))
+    return view
+
+
+@pytest.mark.parametrize("name", ["bind", "sasl", "kerberos", "modifyPassword"])
+def test_a_decoded_secret_is_wiped(name: str) -> None:
+    inbox = Inbox(LIMITS)
+    view = clean(inbox)
+    data = MESSAGES["search"] + MESSAGES[name]
+    view[: len(data)] = data
+    inbox.received(len(data))
+    assert isinstance(inbox.next(), core.SearchRequest)
+    assert CANARY in bytes(view)
+    assert inbox.next() is not None
+    assert bytes(view)[: len(data)] == MESSAGES["search"] + bytes(len(MESSAGES[name]))
+
+
+@pytest.mark.parametrize("name", ["bind", "sasl", "modifyPassword"])
+@pytest.mark.parametrize("shift", range(0, 900, 90))
+def test_a_secret_that_was_moved_is_wiped(name: str, shift: int) -> None:
+    """The block is too full for the rest of the message, so what has come of it is moved to the front."""
+    data = MESSAGES[f"{name} with controls"]
+    inbox = Inbox(LIMITS)
+    view = clean(inbox)
+    assert len(view) == 4096
+    inbox.feed(oracle.message(1, oracle.search(b"", CN, [b"x" * (3_050 - len(data) + shift)])) + data[:-5])
+    assert isinstance(inbox.next(), core.SearchRequest)
+    assert CANARY in bytes(view)
+    write(inbox, data[-5:])
+    assert CANARY in bytes(view)[: len(data)]
+    assert inbox.next() is not None
+    assert CANARY not in bytes(view)
+
+
+def test_what_is_discarded_is_wiped() -> None:
+    inbox = Inbox(LIMITS)
+    view = clean(inbox)
+    view[: len(MESSAGES["bind"])] = MESSAGES["bind"]
+    inbox.received(len(MESSAGES["bind"]))
+    assert inbox.discard() == len(MESSAGES["bind"])
+    assert CANARY not in bytes(view)
+
+
+# -- reprs -------------------------------------------------------------------------------------------
+
+
+SECRETIVE = [
+    oracle.bind(b"cn=alice", CANARY),
+    oracle.sasl_bind(b"cn=alice", b"PLAIN", CANARY),
+    EVERY_OPERATION["kerberos"],
+    oracle.compare(b"cn=alice", b"userPassword", CANARY),
+    oracle.extended(b"1.3.6.1.4.1.4203.1.11.1", CANARY),
+    oracle.search(b"dc=example", oracle.assertion(0xA3, b"userPassword", CANARY)),
+    oracle.tlv(0x66, oracle.octets(CANARY)),
+    oracle.tlv(0x68, oracle.octets(CANARY)),
+]
+
+
+@pytest.mark.parametrize("operation", SECRETIVE, ids=lambda one: f"{one[0]:02x}")
+def test_reprs_and_errors_show_no_secret(operation: bytes) -> None:
+    data = oracle.message(5, operation, [(b"1.2.3", True, CANARY)])
+    request = decode_message(data, LIMITS)
+    for text in (repr(request), str(request), f"{request}", repr(request.controls), repr([request])):
+        assert "canary" not in text
+    assert repr(request).startswith(type(request).__name__ + "(message_id=5") and "1.2.3" in repr(request)
+    assert repr(request.controls[0]) == f"Control(oid=b'1.2.3', critical=True, value_size={len(CANARY)})"
+    for size in range(len(data)):
+        with pytest.raises(DecodeError) as caught:
+            decode_message(data[:size], LIMITS)
+        assert "canary" not in str(caught.value)
+    inbox = Inbox(LIMITS)
+    inbox.feed(data)
+    assert "canary" not in repr(inbox)
+
+
+def test_reprs_show_the_rest() -> None:
+    search = repr(decode_message(MESSAGES["search"], LIMITS))
+    for word in ("dc=example", "scope=1", "size_limit=10", "types_only=True", "b'mail'", "filter_size=14"):
+        assert word in search
+    assert repr(decode_message(MESSAGES["abandon"], LIMITS)) == "AbandonRequest(message_id=7, abandoned_id=2147483647)"
+    assert "value_size=None" in repr(decode_message(MESSAGES["extended"], LIMITS))
+    assert "op=0x66" in repr(decode_message(MESSAGES["modify"], LIMITS))
+
+
+# -- encoding ----------------------------------------------------------------------------------------
+
+CODES = st.integers(0, 2**31 - 1)
+ANY_IDS = st.integers(0, 2**31 - 1)
+LONG = OCTETS | st.sampled_from((127, 128, 255, 256, 65_535, 65_536, 70_000)).map(bytes)
+BARE = (0x61, 0x65, 0x67, 0x69, 0x6B, 0x6D, 0x6F, 0x78)
+
+
+@given(ANY_IDS, st.sampled_from(BARE), CODES, LONG, LONG, CONTROL_LISTS)
+def test_results_are_encoded_as_the_oracle_does(
+    message_id: int, op: int, code: int, matched: bytes, text: bytes, controls: list[tuple[bytes, bool, bytes | None]]
+) -> None:
+    expected = oracle.message(message_id, oracle.result(op, code, matched, text), controls)
+    assert core.encode_result(message_id, op, code, matched, text, tuple(controls)) == expected
+    if op == 0x61:
+        assert core.encode_bind_result(message_id, code, matched, text, controls=tuple(controls)) == expected
+    if op == 0x78:
+        assert core.encode_extended_result(message_id, code, matched, text, controls=tuple(controls)) == expected
+
+
+@given(ANY_IDS, CODES, LONG, LONG, MAYBE, CONTROL_LISTS)
+def test_bind_results_are_encoded_as_the_oracle_does(
+    message_id: int,
+    code: int,
+    matched: bytes,
+    text: bytes,
+    credentials: bytes | None,
+    controls: list[tuple[bytes, bool, bytes | None]],
+) -> None:
+    operation = oracle.result(0x61, code, matched, text, oracle.optional(0x87, credentials))
+    found = core.encode_bind_result(message_id, code, matched, text, credentials, tuple(controls))
+    assert found == oracle.message(message_id, operation, controls)
+
+
+@given(ANY_IDS, CODES, OCTETS, OCTETS, MAYBE, MAYBE | LONG, CONTROL_LISTS)
+def test_extended_results_are_encoded_as_the_oracle_does(
+    message_id: int,
+    code: int,
+    matched: bytes,
+    text: bytes,
+    name: bytes | None,
+    value: bytes | None,
+    controls: list[tuple[bytes, bool, bytes | None]],
+) -> None:
+    tail = oracle.optional(0x8A, name) + oracle.optional(0x8B, value)
+    found = core.encode_extended_result(message_id, code, matched, text, name, value, tuple(controls))
+    assert found == oracle.message(message_id, oracle.result(0x78, code, matched, text, tail), controls)
+    operation = oracle.tlv(0x79, oracle.optional(0x80, name) + oracle.optional(0x81, value))
+    assert core.encode_intermediate(message_id, name, value) == oracle.message(message_id, operation)
+
+
+ATTRIBUTES = st.lists(st.tuples(OCTETS, st.lists(LONG, max_size=4)), max_size=4)
+
+
+@given(ANY_IDS, LONG, ATTRIBUTES)
+def test_entries_are_encoded_as_the_oracle_does(
+    message_id: int, name: bytes, attributes: list[tuple[bytes, list[bytes]]]
+) -> None:
+    found = core.encode_search_entry(message_id, name, attributes)
+    assert found == oracle.message(message_id, oracle.entry(name, attributes))
+
+
+@pytest.mark.parametrize("value", [0, 127, 128, 255, 256, 32767, 32768, 2**23 - 1, 2**23, 2**24, 2**31 - 1])
+def test_numbers_are_encoded_in_as_few_octets_as_they_need(value: int) -> None:
+    assert core.encode_result(value, 0x65, value) == oracle.message(value, oracle.result(0x65, value))
+
+
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 129, 254, 255, 256, 65_535, 65_536, 2**24 - 1, 2**24])
+def test_lengths_are_encoded_in_as_few_octets_as_they_need(size: int) -> None:
+    value = bytes(size)
+    assert core.encode_result(1, 0x65, 0, b"", value) == oracle.message(1, oracle.result(0x65, 0, b"", value))
+    entry = oracle.message(1, oracle.entry(b"", [(b"a", [value, value])]))
+    assert core.encode_search_entry(1, b"", [(b"a", [value, value])]) == entry
+
+
+def test_rfc4511_4_4_1_notice_of_disconnection() -> None:
+    oid = b"1.3.6.1.4.1.1466.20036"
+    assert core.encode_extended_result(0, 2, name=oid) == bytes.fromhex("3024 020100 781f 0a0102 0400 0400 8a16") + oid
+
+
+@pytest.mark.parametrize(("name", "op"), [("bind", 0x61), ("search", 0x65), ("modify", 0x67), ("add", 0x69)])
+def test_a_request_knows_its_response(name: str, op: int) -> None:
+    request = decode_message(MESSAGES[name], LIMITS)
+    assert request.result(49, b"dc=x", b"no", CONTROLS) == core.encode_result(7, op, 49, b"dc=x", b"no", CONTROLS)
+    assert request.result(0) == oracle.message(7, oracle.result(op, 0))
+
+
+def test_every_request_has_its_own_response_or_none() -> None:
+    for name, operation in EVERY_OPERATION.items():
+        request = decode_message(MESSAGES[name], LIMITS)
+        if operation[0] in oracle.RESPONSES:
+            assert request.result(3) == oracle.message(7, oracle.result(oracle.RESPONSES[operation[0]], 3))
+        else:
+            assert name in {"unbind", "abandon", "unknown", "response"}
+            with pytest.raises(ValueError, match="no response"):
+                request.result(0)
+
+
+@pytest.mark.parametrize("op", [*(set(range(256)) - set(BARE)), -1, -0x9F, 0x161, 2**31 - 1])
+def test_results_under_a_tag_that_is_no_response_are_refused(op: int) -> None:
+    with pytest.raises(ValueError, match="response"):
+        core.encode_result(1, op, 0)
+
+
+@pytest.mark.parametrize("value", [-1, 2**31, 2**32 - 1, 2**32, 2**64])
+def test_numbers_over_maxint_are_refused(value: int) -> None:
+    for encode in (
+        lambda: core.encode_result(value, 0x65, 0),
+        lambda: core.encode_result(1, 0x65, value),
+        lambda: core.encode_bind_result(value, 0),
+        lambda: core.encode_bind_result(1, value),
+        lambda: core.encode_extended_result(value, 0),
+        lambda: core.encode_intermediate(value),
+        lambda: core.encode_search_entry(value, b"", []),
+        lambda: decode_message(MESSAGES["bind"], LIMITS).result(value),
+    ):
+        with pytest.raises((ValueError, OverflowError)):
+            encode()
+
+
+@pytest.mark.parametrize(
+    "controls", [(b"1.2",), ((b"1.2", True),), (("1.2", True, None),), ((b"1.2", True, "x"),), [], None]
+)
+def test_controls_of_another_shape_are_refused(controls: Any) -> None:
+    with pytest.raises(TypeError):
+        core.encode_result(1, 0x65, 0, controls=controls)
+
+
+@pytest.mark.parametrize(
+    "attributes", [[("cn", [])], [(b"cn", ["x"])], [(b"cn", (b"x",))], [(b"cn", None)], [(None, [])], ()]
+)
+def test_entries_of_another_shape_are_refused(attributes: Any) -> None:
+    with pytest.raises(TypeError):
+        core.encode_search_entry(1, b"", attributes)
+
+
+def test_requests_cannot_be_changed() -> None:
+    request = decode_message(MESSAGES["bind with controls"], LIMITS)
+    for name in ("message_id", "op", "controls", "name", "credentials"):
+        with pytest.raises(AttributeError):
+            setattr(request, name, None)
+    with pytest.raises(AttributeError):
+        request.controls[0].critical = False  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        pickle.dumps(request)
