@@ -234,7 +234,7 @@ class FlowAuthority:
                     return Rejected(RejectReason.ATTRIBUTE_PARSE_FAILED, detail)
                 self._observer.log("warning", detail, provider=provider.name)
         expires_at = visitor.jar.session_expires_at
-        self._sessions.keep(claims.handle, visitor, provider, self._service, expires_at)
+        self._sessions.keep(claims.handle, visitor, provider, self._service, expires_at, person.groups)
         return Accepted(
             Identity(person.pk, person.username, _can_search(provider, person, access), claims.handle),
             expires_at,

@@ -7,10 +7,11 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 
+from outpost.backends.authentik.access import Access, Denied
 from outpost.backends.authentik.client import Client, NotFound, Pools
 from outpost.backends.authentik.observer import Observer, Silence
 from outpost.backends.authentik.service import Service, Surroundings
-from outpost.backends.authentik.sessions import Sessions
+from outpost.backends.authentik.sessions import Kept, Sessions
 from outpost.backends.authentik.settings import SERVICES, AuthentikSettings
 from outpost.backends.authentik.shape import Shape
 from outpost.backends.authentik.watch import Watch
@@ -103,6 +104,7 @@ class AuthentikBackend:
         )
         self._watch = Watch(
             self._reader,
+            self._may_still,
             self.sessions,
             self._publish,
             self._observer,
@@ -195,7 +197,13 @@ class AuthentikBackend:
 
     def _reader(self) -> Client | None:
         service = self._named("ldap")
-        return service.client if service is not None else None
+        return service.watcher if service is not None else None
+
+    async def _may_still(self, kept: Kept) -> Access | Denied | None:
+        service = self._named(kept.service)
+        if service is None or service.authority is None:
+            return None
+        return await service.authority.access.ask(kept.visitor, kept.provider)
 
     # -- what is served ---------------------------------------------------------------------------
 

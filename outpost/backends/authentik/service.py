@@ -20,6 +20,7 @@ from outpost.backends.authentik.roster import AuthentikRoster
 from outpost.backends.authentik.sessions import Sessions
 from outpost.backends.authentik.settings import AUTO, SERVICES, AuthentikSettings
 from outpost.backends.authentik.shape import Shape
+from outpost.backends.authentik.watch import REQUEST_S
 from outpost.errors import BackendError
 from outpost.identity import LdapProvider, Mode, Publish, Revoked, Secret
 
@@ -72,7 +73,12 @@ class Service:
         version = settings.version or __version__
         self.client = Client(around.pools.rest, token, settings, version)
         # The loops below try again by themselves: one request per step.
-        self._prober = Client(around.pools.rest, token, replace(settings, attempts=1), version)
+        once = replace(settings, attempts=1)
+        self._prober = Client(around.pools.rest, token, once, version)
+        self.watcher = Client(
+            around.pools.rest, token, replace(once, request_timeout_s=min(REQUEST_S, once.request_timeout_s)), version
+        )
+        """For looking after single users, many times: a request that takes long is given up."""
         self._outpost_pk = ""
         self._told = ""
         self._interval_s = settings.refresh_interval_s
@@ -219,7 +225,7 @@ class Service:
         except (NotFound, TokenRefused):
             version = ""
         if version and version.isascii() and version.isprintable():
-            self.client.version = self._prober.version = version
+            self.client.version = self._prober.version = self.watcher.version = version
             if self.authority is not None:
                 self.authority.version = version
         self._knows_version = True

@@ -1,8 +1,8 @@
 """Sessions that logins leave on the server: remembered while used, ended when nothing uses them any more.
 
-We ask the server nothing with a session once its login is decided; it is kept so that its end on the server can end
-what rests on it here.  Whoever rests on one (a remembered credential, a bound connection) holds and releases it; one
-that nobody holds ends after a lease.  Ending is a courtesy: asynchronous, bounded, never in anybody's way.
+A session is kept so that what happens to it on the server can end what rests on it here.  Bound connections hold and
+release it; a remembered credential needs it for as long as it may be remembered at most, which is what the lease is
+for.  Ending is a courtesy: asynchronous, bounded, never in anybody's way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from outpost.backends.authentik.flow import FlowRun, Visitor
 from outpost.backends.authentik.observer import Observer
 from outpost.backends.authentik.session import read_claims
 from outpost.errors import BackendError
-from outpost.identity import LdapProvider, Provider
+from outpost.identity import LdapProvider, Mode, Provider
 
 MAX_KEPT = 20_000
 """Sessions remembered; beyond that the oldest is left to expire on the server."""
@@ -26,6 +26,8 @@ MAX_QUEUED = 1_000
 MAX_ENDED = 5_000
 """Handles remembered of sessions that we ended ourselves."""
 SWEEP_S = 15.0
+UNREMEMBERED_S = 15.0
+"""Lease of a login that no credentials cache keeps: time enough for its connection to hold the session."""
 WORKERS = 2
 END_TIMEOUT_S = 10.0
 DefaultSlug = Callable[[str], Awaitable[str]]
@@ -38,13 +40,14 @@ class Kept:
 
     handle: str
     visitor: Visitor
+    provider: Provider
     service: str
-    slug: str
-    """Flow that ends it; empty: the server's general one."""
     expires_at: float | None
     """Seconds since the epoch; None: when the server thinks so."""
     leased_until: float
     """On the loop's clock."""
+    groups: frozenset[str] = frozenset()
+    """pks of the user's groups as the session showed them at the login."""
     holders: int = 0
 
 
@@ -69,10 +72,19 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, handle: str, visitor: Visitor, provider: Provider, service: str, expires_at: float | None) -> None:
+    def keep(
+        self,
+        handle: str,
+        visitor: Visitor,
+        provider: Provider,
+        service: str,
+        expires_at: float | None,
+        groups: frozenset[str] = frozenset(),
+    ) -> None:
         """Remember the session of an accepted login, for the time of the lease at least. On the event loop only."""
         loop = asyncio.get_running_loop()
-        self._kept[handle] = Kept(handle, visitor, service, _slug(provider), expires_at, loop.time() + self._lease_s)
+        lease_s = self._lease_s if _is_remembered(provider) else min(self._lease_s, UNREMEMBERED_S)
+        self._kept[handle] = Kept(handle, visitor, provider, service, expires_at, loop.time() + lease_s, groups)
         while len(self._kept) > MAX_KEPT:
             self._enqueue(self._kept.popitem(last=False)[1])
         if self._sweep is None:
@@ -85,12 +97,13 @@ class Sessions:
             kept.holders += 1
 
     def release(self, handle: str) -> None:
-        """A holder is done; after the last one the session is ended on the server, some time soon."""
+        """A holder is done; the last one's session is ended on the server, at the end of its lease if that is later."""
         kept = self._kept.get(handle)
         if kept is None:
             return
         kept.holders -= 1
-        if kept.holders <= 0:
+        is_leased = _is_remembered(kept.provider) and kept.leased_until > asyncio.get_running_loop().time()
+        if kept.holders <= 0 and not is_leased:
             del self._kept[handle]
             self._enqueue(kept)
 
@@ -98,10 +111,14 @@ class Sessions:
         """The server has ended this session itself."""
         self._kept.pop(handle, None)
 
-    def visitor(self, handle: str) -> Visitor | None:
-        """Who comes with this session's cookies; None when it is not kept."""
+    def find(self, handle: str) -> Kept | None:
+        """The session, None when it is not kept."""
+        return self._kept.get(handle)
+
+    def is_held(self, handle: str) -> bool:
+        """Whether a connection rests on this session."""
         kept = self._kept.get(handle)
-        return None if kept is None else kept.visitor
+        return kept is not None and kept.holders > 0
 
     def is_own_ending(self, handle: str) -> bool:
         """Whether the end of this session was our doing: nothing that rested on it has to be forgotten for it."""
@@ -125,7 +142,7 @@ class Sessions:
         cookie = visitor.jar.get(SESSION)
         claims = read_claims(cookie)
         if cookie and claims.is_authenticated is not False:
-            self._enqueue(Kept(claims.handle, visitor, service, _slug(provider), None, 0.0))
+            self._enqueue(Kept(claims.handle, visitor, provider, service, None, 0.0))
 
     def _enqueue(self, kept: Kept) -> None:
         if not self._is_ending:
@@ -155,12 +172,11 @@ class Sessions:
         self._ended[kept.handle] = None
         while len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
-        slugs = [kept.slug] if kept.slug else []
-        for slug in slugs:
-            if await self._leave(kept, slug):
-                return
+        own = kept.provider.unbind_flow_slug if isinstance(kept.provider, LdapProvider) else ""
+        if own and await self._leave(kept, own):
+            return
         general = await self._default_slug(kept.service)
-        if general and general not in slugs:
+        if general and general != own:
             await self._leave(kept, general)
 
     async def _leave(self, kept: Kept, slug: str) -> bool:
@@ -186,5 +202,6 @@ class Sessions:
         await asyncio.gather(*workers, return_exceptions=True)
 
 
-def _slug(provider: Provider) -> str:
-    return provider.unbind_flow_slug if isinstance(provider, LdapProvider) else ""
+def _is_remembered(provider: Provider) -> bool:
+    """Whether the logins of this provider may be remembered, and so rest on their sessions without any connection."""
+    return not isinstance(provider, LdapProvider) or provider.bind_mode is Mode.CACHED

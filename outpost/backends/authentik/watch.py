@@ -1,32 +1,48 @@
 """Finds users who changed soon after they did: the server sends no event for that.
 
 Once a second, while logins of ours are believed, the users changed last are listed (one small request, whatever the
-size of the directory), and one of those who are logged in is looked at again, in turn.  A server too old to tell when a
-password changed is asked about the login's own session instead, which dies with the password.
+size of the directory), and some of those who are logged in are looked at again, in turn: their record, and whether
+their session may still use the application.  A server too old to tell when a password changed is asked about the
+login's own session instead, which dies with the password.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from outpost.backends.authentik import people
+from outpost.backends.authentik.access import Access, Denied
 from outpost.backends.authentik.client import Client, NotFound
 from outpost.backends.authentik.observer import Observer
-from outpost.backends.authentik.sessions import Sessions
+from outpost.backends.authentik.sessions import Kept, Sessions
 from outpost.backends.authentik.shape import Shape
-from outpost.errors import BackendError
+from outpost.errors import BackendError, BackendTimeout
 from outpost.identity import Identity, Publish, Revoked, User
 
 MAX_WATCHED = 20_000
+MAX_SESSIONS = 8
+"""Of one user; more of them tell no more."""
 NEWEST = 5
 """Users per page of the list of those who changed last."""
 MAX_PAGES = 20
 SKEW_S = 2.0
 """How far the server's clock may be from ours when a change is placed before or after a login."""
 FAILED_PAUSE_S = 5.0
+ROUND_S = 30.0
+"""How long it should take until everybody was looked at again, as far as `LOOKS` lets it."""
+LOOKS = 4
+"""Users looked at again per step at most: each costs the server two requests."""
+FIRST_LOOKS = 8
+"""Users looked at for the first time per step at most."""
+REQUEST_S = 5.0
+Ask = Callable[[Kept], Awaitable[Access | Denied | None]]
+"""Whether a session may still use its provider's application; None: that cannot be asked now."""
 
 
 class Reader(Protocol):
@@ -44,10 +60,12 @@ class _Watched:
     logged_in_at: float = 0.0
     """Seconds since the epoch at which the latest login was under way at the earliest."""
     until: float = 0.0
-    """On the loop's clock."""
+    """On the loop's clock; later while a connection rests on one of the sessions."""
+    is_new: bool = True
+    """Not looked at since his first login."""
     standing: tuple[object, ...] | None = None
     own_groups: frozenset[str] | None = None
-    """As the session itself shows them."""
+    """As his sessions show them."""
 
 
 class Watch:
@@ -56,6 +74,7 @@ class Watch:
     def __init__(
         self,
         reader: Reader,
+        ask: Ask,
         sessions: Sessions,
         publish: Publish,
         observer: Observer,
@@ -64,6 +83,7 @@ class Watch:
         lease_s: float,
     ) -> None:
         self._reader = reader
+        self._ask = ask
         self._sessions = sessions
         self._publish = publish
         self._observer = observer
@@ -85,13 +105,13 @@ class Watch:
         entry = self._watched.pop(identity.user_pk, None) or _Watched()
         # At the front of the queue: until he was looked at once, a change cannot be told.
         self._watched[identity.user_pk] = entry
-        self._watched.move_to_end(identity.user_pk, last=entry.standing is not None)
+        self._watched.move_to_end(identity.user_pk, last=not entry.is_new)
         entry.logged_in_at = started_at
         entry.until = asyncio.get_running_loop().time() + self._lease_s
         if identity.session:
             entry.sessions[identity.session] = None
             entry.sessions.move_to_end(identity.session)
-            while len(entry.sessions) > 4:
+            while len(entry.sessions) > MAX_SESSIONS:
                 entry.sessions.popitem(last=False)
         while len(self._watched) > MAX_WATCHED:
             self._watched.popitem()
@@ -121,18 +141,29 @@ class Watch:
     async def _look(self) -> None:
         now = asyncio.get_running_loop().time()
         for pk in [pk for pk, entry in self._watched.items() if entry.until <= now]:
-            del self._watched[pk]
+            if any(self._sessions.is_held(handle) for handle in self._watched[pk].sessions):
+                self._watched[pk].until = now + self._lease_s
+            else:
+                del self._watched[pk]
         client = self._reader()
         if client is not None and self._tells_passwords is not False:
             await self._list_newest(client)
-        # Everybody who has never been looked at, but not more than a handful at a time; else the next in turn.
-        fresh = [pk for pk, entry in self._watched.items() if entry.standing is None and entry.own_groups is None][:8]
-        for pk in fresh or list(self._watched)[:1]:
+        first = [pk for pk, entry in self._watched.items() if entry.is_new][:FIRST_LOOKS]
+        in_turn = [pk for pk, entry in self._watched.items() if not entry.is_new]
+        share = math.ceil(len(in_turn) * self._interval_s / ROUND_S)
+        for pk in (*first, *in_turn[: min(LOOKS, share)]):
+            # Whatever comes of it, the others are next.
             self._watched.move_to_end(pk)
             if client is not None and self._tells_passwords:
                 await self._look_at(client, pk)
+                if pk in first:  # what changed since his login and before this look only his session can tell
+                    await self._ask_session(pk)
             else:
                 await self._ask_session(pk)
+            if pk not in first:
+                await self._ask_access(pk)
+            if pk in self._watched:
+                self._watched[pk].is_new = False
 
     async def _list_newest(self, client: Client) -> None:
         newest = ""
@@ -174,33 +205,63 @@ class Watch:
             late = changed_at is not None and changed_at.timestamp() >= entry.logged_in_at - SKEW_S
             entry.standing = standing
             if late or not user.is_active:
+                entry.sessions.clear()
                 self._tell(user.pk, "changed during the login")
         elif standing != entry.standing:
             # Kept for his next login: what changes after this is seen, and this is not held against it once more.
             entry.standing = standing
+            entry.sessions.clear()
+            entry.own_groups = None
             self._tell(user.pk, "changed")
 
     async def _ask_session(self, pk: int) -> None:
         entry = self._watched.get(pk)
-        handle = next(reversed(entry.sessions), None) if entry is not None else None
-        visitor = self._sessions.visitor(handle) if handle is not None else None
-        if entry is None or handle is None or visitor is None:
-            self._watched.pop(pk, None)
+        kept = None if entry is None else self._session(entry)
+        if entry is None or kept is None:
+            if entry is not None and entry.standing is None:
+                del self._watched[pk]  # nothing is left by which a change could be seen
             return
+        if entry.own_groups is None:
+            entry.own_groups = kept.groups
         what = "session"
-        answer = await visitor.request("GET", visitor.pool.address.api("/core/users/me/"), what)
+        url = kept.visitor.pool.address.api("/core/users/me/")
+        async with _deadline(what):
+            answer = await kept.visitor.request("GET", url, what)
+        if self._sessions.is_own_ending(kept.handle):
+            return
         if answer.status in (401, 403):
-            self._sessions.forget(handle)
+            self._sessions.forget(kept.handle)
             self._revoke(pk, "the session is over")
             return
         if answer.status != 200:
             raise BackendError(f"{what}: HTTP {answer.status}")
         user = Shape(answer.json(what), what).child("user")
         groups = frozenset(group.text("pk") for group in user.children("groups"))
-        if not user.boolean("is_active", True) or (entry.own_groups is not None and groups != entry.own_groups):
+        if not user.boolean("is_active", True) or groups != entry.own_groups:
             self._revoke(pk, "changed")
-        else:
-            entry.own_groups = groups
+
+    async def _ask_access(self, pk: int) -> None:
+        entry = self._watched.get(pk)
+        kept = None if entry is None else self._session(entry)
+        if kept is None:
+            return
+        async with _deadline("access check"):
+            access = await self._ask(kept)
+        if access is None or self._sessions.is_own_ending(kept.handle):
+            return
+        if isinstance(access, Denied) or not access.is_passing:
+            self._revoke(pk, "may not use the application any more")
+
+    def _session(self, entry: _Watched) -> Kept | None:
+        """One of the user's sessions that are still kept, in turn."""
+        while entry.sessions:
+            handle = next(iter(entry.sessions))
+            kept = self._sessions.find(handle)
+            if kept is not None:
+                entry.sessions.move_to_end(handle)
+                return kept
+            del entry.sessions[handle]
+        return None
 
     def _revoke(self, pk: int, why: str) -> None:
         self._watched.pop(pk, None)
@@ -209,3 +270,13 @@ class Watch:
     def _tell(self, pk: int, why: str) -> None:
         self._observer.log("info", "a user's logins are forgotten", user_pk=pk, reason=why)
         self._publish(Revoked(user_pk=pk))
+
+
+@contextlib.asynccontextmanager
+async def _deadline(what: str) -> AsyncIterator[None]:
+    """Nobody waits for these requests but the next look. Raises BackendTimeout."""
+    try:
+        async with asyncio.timeout(REQUEST_S):
+            yield
+    except TimeoutError as exc:
+        raise BackendTimeout(f"{what}: no answer within {REQUEST_S:g} s") from exc

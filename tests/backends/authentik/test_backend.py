@@ -111,7 +111,7 @@ async def test_the_end_of_a_session_revokes_it() -> None:
 
 async def test_a_session_that_we_ended_ourselves_revokes_nothing() -> None:
     ears = Ears()
-    async with small() as stub, running(stub, ears, watch_interval_s=0) as backend:
+    async with small(bind_mode="direct") as stub, running(stub, ears, watch_interval_s=0) as backend:
         await ready(backend)
         await until(lambda: ears.connected == [True])
         login = await accepted(backend, "alice", "pw-alice")

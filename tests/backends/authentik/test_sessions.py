@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from aiohttp import web
 
 from outpost.backends.authentik import sessions as sessions_module
 from outpost.backends.authentik.session import read_claims
-from outpost.identity import Accepted, LdapProvider, RadiusProvider, Rejected, Secret, Unavailable
+from outpost.identity import Accepted, LdapProvider, Mode, RadiusProvider, Rejected, Secret, Unavailable
 from tests.backends.authentik.replay import Bench
 from tests.backends.authentik.script import (
     ASKING,
@@ -29,7 +30,11 @@ GONE = 'authentik_session=""; expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; 
 OUT = reply(DONE, GONE)
 
 
-async def login(bench: Bench, provider: LdapProvider | RadiusProvider = LDAP) -> str:
+UNREMEMBERED = replace(LDAP, bind_mode=Mode.DIRECT)
+"""Nothing but connections rests on the sessions of these logins."""
+
+
+async def login(bench: Bench, provider: LdapProvider | RadiusProvider = UNREMEMBERED) -> str:
     decision = await bench.authority.authenticate(provider, "alice", Secret("pw"), ASKING)
     assert isinstance(decision, Accepted)
     assert decision.identity.session is not None
@@ -73,9 +78,43 @@ async def test_a_flow_that_does_not_log_out_is_followed_by_the_general_one() -> 
 async def test_a_protocol_without_unbind_flow_uses_the_general_one() -> None:
     script = Script(EMBEDDED, done(), OUT, access={"access": {"passing": True}, "attributes": "AVoAFA=="})
     async with script, Bench(script.url, "radius", end_sessions=True) as bench:
-        bench.sessions.release(await login(bench, RADIUS))
-        await ended(bench)
+        await login(bench, RADIUS)
+        await bench.sessions.stop(5.0)
         assert flows(script)[2:] == ["default-invalidation-flow"]
+
+
+async def test_a_session_that_a_remembered_login_rests_on_outlives_its_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sessions_module, "SWEEP_S", 0.02)
+    script = Script(EMBEDDED, done(), OUT)
+    async with script, Bench(script.url, "ldap", end_sessions=True, session_lease_s=0.3) as bench:
+        handle = await login(bench, LDAP)
+        bench.sessions.hold(handle)
+        assert bench.sessions.is_held(handle)
+        bench.sessions.release(handle)
+        assert not bench.sessions.is_held(handle)
+        assert bench.sessions.find(handle)
+        assert bench.sessions._queue.empty()
+        async with asyncio.timeout(5):
+            while not bench.sessions.is_own_ending(handle):
+                await asyncio.sleep(0.01)
+        await ended(bench)
+        assert flows(script)[2:] == ["the-unbind-flow"]
+
+
+async def test_a_login_that_nobody_remembers_or_holds_is_ended_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions_module, "SWEEP_S", 0.02)
+    monkeypatch.setattr(sessions_module, "UNREMEMBERED_S", 0.05)
+    script = Script(EMBEDDED, done(), EMBEDDED, done(cookie(key="two")), OUT)
+    async with script, Bench(script.url, "ldap", end_sessions=True, session_lease_s=600.0) as bench:
+        remembered = await login(bench, LDAP)
+        free = await login(bench)
+        async with asyncio.timeout(5):
+            while not bench.sessions.is_own_ending(free):
+                await asyncio.sleep(0.01)
+        await ended(bench)
+        assert bench.sessions.find(remembered)
 
 
 async def test_a_session_nobody_holds_ends_after_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +212,7 @@ async def test_ending_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         handle = await login(b)
         visitor = b.sessions._kept[handle].visitor
         for i in range(sessions_module.MAX_QUEUED + 50):
-            b.sessions.keep(f"h{i}", visitor, LDAP, "ldap", None)
+            b.sessions.keep(f"h{i}", visitor, UNREMEMBERED, "ldap", None)
             b.sessions.release(f"h{i}")
         assert b.sessions.dropped == 50
         started = asyncio.get_running_loop().time()
@@ -196,9 +235,9 @@ async def test_a_worker_outlives_a_bug() -> None:
         handle = await login(bench)
         visitor = bench.sessions._kept[handle].visitor
         for i in range(3):
-            bench.sessions.keep(f"h{i}", None, LDAP, "ldap", None)  # type: ignore[arg-type]
+            bench.sessions.keep(f"h{i}", None, UNREMEMBERED, "ldap", None)  # type: ignore[arg-type]
             bench.sessions.release(f"h{i}")
-        bench.sessions.keep("good", visitor, LDAP, "ldap", None)
+        bench.sessions.keep("good", visitor, UNREMEMBERED, "ldap", None)
         bench.sessions.release("good")
         await ended(bench)
         assert flows(script)[2:] == ["the-unbind-flow"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from outpost.identity import Accepted, LdapProvider, Secret, Source, Unavailable
+from outpost.identity import Accepted, LdapProvider, Mode, Secret, Source, Unavailable
 from tests.backends.authentik.replay import Bench, logins, provider_of, secret_of, source_of
 from tests.backends.authentik.test_recorded_logins import is_login
 from tests.contract.test_stub_agrees import prepare
@@ -16,7 +17,9 @@ from tests.stub_authentik.model import NEW, OLD, Flow, Release, Stage
 from tests.stub_authentik.server import LDAP_TOKEN, Stub
 
 LOGINS = [pytest.param(version, name, id=f"{version}-{name}") for version in lab.versions() for name in logins(version)]
-PROVIDER = LdapProvider(1, "d", "dc=x", "d", "default-authentication-flow", "default-invalidation-flow")
+PROVIDER = LdapProvider(
+    1, "d", "dc=x", "d", "default-authentication-flow", "default-invalidation-flow", bind_mode=Mode.DIRECT
+)
 SOURCE = Source("ldap", "192.0.2.1")
 
 
@@ -65,7 +68,7 @@ async def test_a_login_leaves_nothing_on_the_server_once_released(release: Relea
 
 
 async def test_an_unbind_flow_that_does_not_log_out_is_made_up_for() -> None:
-    unbind = LdapProvider(1, "d", "dc=x", "d", "default-authentication-flow", "default-provider-invalidation-flow")
+    unbind = replace(PROVIDER, unbind_flow_slug="default-provider-invalidation-flow")
     async with stub_with_alice() as stub, Bench(stub.url, "ldap", token=LDAP_TOKEN, end_sessions=True) as bench:
         decision = await bench.authority.authenticate(unbind, "alice", Secret("pw"), SOURCE)
         assert isinstance(decision, Accepted)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from outpost.backends.authentik.watch import LOOKS
 from outpost.identity import Revoked, Secret, Source
 from tests.backends.authentik.appliance import BOTH, Ears, accepted, radius, ready, running, small, until
-from tests.stub_authentik.model import NEW, OLD, Release
+from tests.stub_authentik.model import NEW, OLD, Application, Release
 from tests.stub_authentik.server import RADIUS_TOKEN, Stub
 
 RELEASES = [pytest.param(release, id=release.version) for release in (OLD, NEW)]
@@ -63,6 +64,96 @@ async def test_a_radius_token_watches_the_sessions() -> None:
         await watched(stub, bob.pk, OLD)
         stub.set_password(bob, "new")
         await until(lambda: Revoked(user_pk=bob.pk) in ears.revoked, 2.0)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("mode", ["direct", "cached"])
+async def test_a_group_left_before_the_first_look_is_noticed(release: Release, mode: str) -> None:
+    ears = Ears()
+    stub = small(Stub(release), search_mode=mode)
+    async with stub, running(stub, ears, watch_interval_s=0.3) as backend:
+        await ready(backend)
+        alice, engineering = stub.user_named("alice"), stub.group_named("engineering")
+        assert engineering
+        alice.password_change_date = "2020-01-01T00:00:00Z"
+        stub.changed()
+        await accepted(backend, "bob", "pw-bob")  # the watch is on its way
+        await watched(stub, alice.pk, release)
+        await accepted(backend, "alice", "pw-alice")
+        stub.leave(alice, engineering)
+        await until(lambda: Revoked(user_pk=alice.pk) in ears.revoked, 2.0)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+async def test_an_application_that_is_closed_to_a_user_is_noticed(release: Release) -> None:
+    ears = Ears()
+    async with small(Stub(release)) as stub, running(stub, ears) as backend:
+        await ready(backend)
+        alice, staff = stub.user_named("alice"), stub.group_named("staff")
+        assert staff
+        alice.password_change_date = "2020-01-01T00:00:00Z"
+        stub.changed()
+        await accepted(backend, "alice", "pw-alice")
+        await watched(stub, alice.pk, release)
+        assert ears.revoked == []
+        stub.apps["ldap-main"] = Application("ldap-main", frozenset({staff.pk}))
+        await until(lambda: Revoked(user_pk=alice.pk) in ears.revoked, 2.0)
+
+
+async def test_a_session_we_end_ourselves_is_no_reason_to_revoke() -> None:
+    ears = Ears()
+    async with small(Stub(OLD), bind_mode="direct") as stub, running(stub, ears) as backend:
+        await ready(backend)
+        login = await accepted(backend, "alice", "pw-alice")
+        await watched(stub, stub.user_named("alice").pk, OLD)
+        assert login.identity.session is not None
+        stub.fail("/core/users/me/", "slow", delay_s=0.3)
+        asked = stub.counts["/api/v3/core/users/me/"]
+        await stub.until(lambda: stub.counts["/api/v3/core/users/me/"] > asked)
+        backend.sessions.hold(login.identity.session)
+        backend.sessions.release(login.identity.session)
+        await stub.until(lambda: stub.logouts == 1)
+        await stub.until(lambda: stub.in_flight == 0)
+        assert ears.revoked == []
+
+
+async def test_a_connection_is_watched_for_as_long_as_it_lasts() -> None:
+    ears = Ears()
+    async with small(search_mode="direct") as stub, running(stub, ears, session_lease_s=0.2) as backend:
+        await ready(backend)
+        alice = stub.user_named("alice")
+        alice.password_change_date = "2020-01-01T00:00:00Z"
+        stub.changed()
+        login = await accepted(backend, "alice", "pw-alice")
+        assert login.identity.session is not None
+        backend.sessions.hold(login.identity.session)
+        looks = stub.counts["/api/v3/core/users/N/"]
+        await stub.until(lambda: stub.counts["/api/v3/core/users/N/"] > looks + 10)
+        stub.set_password(alice, "new")
+        await until(lambda: Revoked(user_pk=alice.pk) in ears.revoked, 2.0)
+
+
+async def test_many_are_looked_at_in_turn_and_boundedly() -> None:
+    ears = Ears()
+    stub = small(search_mode="direct")
+    people = [stub.add_user(f"many{i}", f"pw-{i}", password_change_date="2020-01-01T00:00:00Z") for i in range(40)]
+    async with stub, running(stub, ears, watch_interval_s=1.0) as backend:
+        await ready(backend)
+        for i in range(40):
+            await accepted(backend, f"many{i}", f"pw-{i}")
+        watch = backend._watch
+        assert watch is not None
+        for _ in range(10):  # the first looks
+            await watch._look()
+        stub.requests.clear()
+        for _ in range(20):
+            before = len(stub.requests)
+            await watch._look()
+            looked = [one for one in list(stub.requests)[before:] if "last_updated" not in one]
+            assert 0 < len(looked) <= 2 * LOOKS + 1  # the task may be on its way, too
+        for user in people:
+            assert any(f"/core/users/{user.pk}/" in one for one in stub.requests), "everybody had his turn"
+        assert ears.revoked == []
 
 
 async def test_a_deleted_user_is_noticed() -> None:
