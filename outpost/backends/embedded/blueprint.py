@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
@@ -24,6 +25,7 @@ from outpost.backends.embedded.nodes import (
     Node,
     ScalarNode,
     SequenceNode,
+    check_keys,
     line,
     members,
     scalar,
@@ -229,6 +231,9 @@ class Blueprint:
         version = top.get("version")
         if version is not None and self.evaluate(version, "version") != 1:
             raise self.error("expected version 1", version, "version")
+        for name in ("metadata", "context"):
+            if name in top:
+                check_keys(top[name], self.source)
         if "context" in top and not self._is_null(top["context"]):
             self._context = self._members(top["context"], "context")
         entries = top.get("entries")
@@ -258,6 +263,7 @@ class Blueprint:
                 nodes.update(found)
                 if part == "identifiers":
                     entry.identifiers = found
+        self._check_unread(model, parts, nodes)
         entry.fields = Fields(nodes, entry.identifiers, index, entry.line, self.source, self.evaluate)
         if entry.name:
             other = self._ids.setdefault(entry.name, entry)
@@ -271,6 +277,16 @@ class Blueprint:
         if entry.state == "absent":
             self._absent.setdefault(model, []).append(entry)
         self._entries.append(entry)
+
+    def _check_unread(self, model: str, parts: Mapping[str, Node], nodes: Mapping[str, Node]) -> None:
+        """No key twice, not even where nobody looks."""
+        read = READ.get(model, frozenset())
+        if not nodes.keys() <= read:
+            for name in nodes.keys() - read:
+                check_keys(nodes[name], self.source)
+        for name in ("conditions", "permissions"):
+            if name in parts:
+                check_keys(parts[name], self.source)
 
     @staticmethod
     def _is_null(node: Node) -> bool:
@@ -346,7 +362,12 @@ class Blueprint:
         if tag == TEXT and isinstance(node, ScalarNode):
             return node.value
         if tag == MAPPING and isinstance(node, MappingNode):
-            return {name: self.evaluate(inner, f"{key}.{name}") for name, inner in members(node, self.source).items()}
+            return {
+                name: inner.value
+                if inner.tag == TEXT and type(inner) is ScalarNode
+                else self.evaluate(inner, f"{key}.{name}")
+                for name, inner in members(node, self.source).items()
+            }
         if tag == SEQUENCE and isinstance(node, SequenceNode):
             return [self.evaluate(inner, f"{key}[{i}]") for i, inner in enumerate(node.value)]
         if tag[:1] == "!":
@@ -515,9 +536,22 @@ class Blueprint:
 
     def all_referred(self, fields: Fields, name: str, *models: str) -> list[Entry]:
         """The entries that a list refers to, each once, in order."""
-        if name not in fields:
+        node = fields.nodes.get(name)
+        if node is None:
             return []
-        return list(dict.fromkeys(self.entry_of(item, *models) for item in fields.items(name)))
+        found: dict[Entry, None] = {}
+        if node.tag == SEQUENCE and isinstance(node, SequenceNode):
+            for i, one in enumerate(node.value):
+                # What nearly all references of a large file are.
+                entry = self._ids.get(one.value) if one.tag == "!KeyOf" and isinstance(one, ScalarNode) else None
+                if entry is None or entry.model not in models or not self._presence.get(entry.index):
+                    key = f"{fields.key(name)}[{i}]"
+                    entry = self.entry_of(Item(self.evaluate(one, key), line(one), key), *models)
+                found[entry] = None
+        else:
+            for item in fields.items(name):
+                found[self.entry_of(item, *models)] = None
+        return list(found)
 
 
 def _comparable(value: Any) -> object:
@@ -539,14 +573,13 @@ def read_limited(path: Path, most: int) -> bytes:
     """The octets of a regular file. Raises OSError; ValueError when there are more than `most`, or it is no file."""
     # Opening a pipe for reading would wait for a writer.
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb") as file:
-        if not _is_regular(file.fileno()):
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise ValueError("is no regular file")
-        octets = file.read(most + 1)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            octets = file.read(most + 1)
+    finally:
+        os.close(handle)
     if len(octets) > most:
         raise ValueError(f"is larger than {most} octets")
     return octets
-
-
-def _is_regular(handle: int) -> bool:
-    return (os.fstat(handle).st_mode & 0o170000) == 0o100000

@@ -37,6 +37,8 @@ PLAIN: Final = "?"
 TEXT: Final = "tag:yaml.org,2002:str"
 SEQUENCE: Final = "tag:yaml.org,2002:seq"
 MAPPING: Final = "tag:yaml.org,2002:map"
+_KEY_TAGS: Final = frozenset({PLAIN, TEXT})
+_STANDARD_PREFIX: Final = "tag:yaml.org,2002:"
 _STANDARD: Final = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null", "timestamp"))
 
 Scalar = str | int | float | bool | date | None
@@ -109,8 +111,8 @@ def collector_paused() -> Iterator[None]:
 def compose(octets: bytes, source: str, composer: Any = None) -> Node:
     """The root of the one document in `octets`.
 
-    Raises ConfigError with the line: no YAML, more than one document, nothing in it, nested too deeply, a key twice
-    in one mapping, an alias that contains itself or too many values behind aliases.
+    Raises ConfigError with the line: no YAML, more than one document, nothing in it, nested too deeply, an alias that
+    contains itself or too many values behind aliases.
     """
     try:
         root: Node | None = (composer or Composer)(octets).get_single_node()
@@ -123,7 +125,6 @@ def compose(octets: bytes, source: str, composer: Any = None) -> Node:
         raise ConfigError(f"no YAML: {exc.reason}", source=source, line=at) from None
     if root is None or (root.tag == PLAIN and not root.value):
         raise ConfigError("the file is empty; expected a blueprint", source=source)
-    _check_keys(root, source)
     if b"&" in octets:
         _check_aliases(root, source)
     return root
@@ -140,26 +141,16 @@ def _inner(node: Node) -> list[Node]:
     return node.value if isinstance(node, SequenceNode) else []
 
 
-def _check_keys(root: Node, source: str) -> None:
+def check_keys(root: Node, source: str) -> None:
+    """Raises ConfigError for a key that appears twice anywhere below; for what `members` is never asked about."""
     pending, seen = [root], set()
     while pending:
         node = pending.pop()
-        if id(node) in seen:
-            continue
-        if type(node) is MappingNode:
+        if type(node) is not ScalarNode and id(node) not in seen:
             seen.add(id(node))
-            keys = set()
-            for key, value in node.value:
-                if type(key) is not ScalarNode or key.tag not in {PLAIN, TEXT}:
-                    raise ConfigError("a key has to be a plain text", source=source, line=line(key))
-                if key.value in keys:
-                    raise ConfigError(f"key {key.value!r} appears twice", source=source, line=line(key))
-                keys.add(key.value)
-                if type(value) is not ScalarNode:
-                    pending.append(value)
-        elif type(node) is SequenceNode:
-            seen.add(id(node))
-            pending.extend(inner for inner in node.value if type(inner) is not ScalarNode)
+            if isinstance(node, MappingNode):
+                members(node, source)
+            pending += _inner(node)
 
 
 def _check_aliases(root: Node, source: str) -> None:
@@ -189,7 +180,6 @@ def _check_aliases(root: Node, source: str) -> None:
 
 
 _RESOLVERS: Final[Any] = yaml.SafeLoader.yaml_implicit_resolvers
-_MERGE: Final = "tag:yaml.org,2002:merge"
 
 
 class _Values(yaml.constructor.SafeConstructor):
@@ -207,7 +197,10 @@ def scalar(node: ScalarNode) -> Scalar:
         return node.value  # type: ignore[no-any-return]
     text = node.value
     if tag == PLAIN:
-        for candidate, shape in _RESOLVERS.get(text[:1], ()):
+        shapes = _RESOLVERS.get(text[:1])
+        if shapes is None:
+            return text  # type: ignore[no-any-return]
+        for candidate, shape in shapes:
             if shape.match(text):
                 tag = candidate
                 break
@@ -227,18 +220,23 @@ def _unknown(tag: str) -> Any:
 
 def shown_tag(tag: str) -> str:
     """As people write it."""
-    return "!!" + tag.rpartition(":")[2] if tag.startswith("tag:yaml.org,2002:") else tag
+    return "!!" + tag.removeprefix(_STANDARD_PREFIX) if tag.startswith(_STANDARD_PREFIX) else tag
 
 
 def members(node: MappingNode, source: str) -> dict[str, Node]:
-    """Keys and values of a mapping, what `<<` brings in included. Raises ConfigError."""
+    """Keys and values of a mapping, what `<<` brings in included. Raises ConfigError, for a key twice as well."""
     found: dict[str, Node] = {}
     merged: list[Node] = []
     for key, value in node.value:
-        if key.value == "<<" and key.tag == PLAIN:
+        name = key.value
+        if type(key) is not ScalarNode or key.tag not in _KEY_TAGS:
+            raise ConfigError("a key has to be a plain text", source=source, line=line(key))
+        if name in found:
+            raise ConfigError(f"key {name!r} appears twice", source=source, line=line(key))
+        if name == "<<" and key.tag == PLAIN:
             merged += value.value if isinstance(value, SequenceNode) else [value]
         else:
-            found[key.value] = value
+            found[name] = value
     for other in merged:
         if not isinstance(other, MappingNode):
             raise ConfigError("<<: expected a mapping", source=source, line=line(other))

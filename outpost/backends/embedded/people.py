@@ -22,6 +22,8 @@ from outpost.identity import Group, ReplyAttributes, User
 NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://goauthentik.io/outpost/directory")
 """Of every UUID made from a name."""
 
+_PREFIX: Final = NAMESPACE.bytes
+
 FIRST_USER: Final = 1
 FIRST_GROUP: Final = 1_000_000
 SPAN: Final = 999_999
@@ -43,17 +45,22 @@ class Folk:
 
 def made_uuid(sort: str, name: str) -> str:
     """UUID text for a name; letter case does not matter."""
-    return str(uuid.uuid5(NAMESPACE, f"{sort}/{name.casefold()}"))
+    digest = hashlib.sha1(_PREFIX + f"{sort}/{name.casefold()}".encode("utf-8", "surrogatepass"), usedforsecurity=False)
+    text = digest.hexdigest()
+    # What uuid.uuid5 returns (RFC 9562 5.5), several times faster.
+    variant = "89ab"[int(text[16], 16) & 3]
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
 
 
-def numbered(names: Iterable[str], taken: Iterable[int], first: int, sort: bytes) -> dict[str, int]:
+def numbered(names: Iterable[str], taken: Iterable[int], first: int, sort: bytes) -> tuple[dict[str, int], list[str]]:
     """A number from `first` to `first + SPAN - 1` for each case-folded name, none of `taken`.
 
     It depends on the name alone, but for the rare ones whose number another name has; those are settled in order
-    of name.
+    of name, and the ones that had to give way are listed.
     """
     used = set(taken)
     found: dict[str, int] = {}
+    moved: list[str] = []
     for name in sorted(names):
         octets = name.encode("utf-8", "surrogatepass")
         attempt = 0
@@ -66,7 +73,9 @@ def numbered(names: Iterable[str], taken: Iterable[int], first: int, sort: bytes
             attempt += 1
         used.add(number)
         found[name] = number
-    return found
+        if attempt:
+            moved.append(name)
+    return found, moved
 
 
 def read_people(blueprint: Blueprint) -> Folk:
@@ -94,8 +103,7 @@ class _Reader:
         proofs = read_proofs(self.blueprint)
         entries = self._named(USER, "username")
         taken = self._explicit(entries, 1, MAX_NUMBER)
-        numbers = numbered((name for name in entries if name not in taken), taken.values(), FIRST_USER, b"outpost user")
-        numbers.update(taken)
+        numbers = self._numbers(entries, taken, FIRST_USER, b"outpost user", "pk")
         plain: list[Entry] = []
         for folded, entry in entries.items():
             entry.pk = numbers[folded]
@@ -152,15 +160,28 @@ class _Reader:
                 found[folded] = number
         return found
 
+    def _numbers(
+        self, entries: Mapping[str, Entry], taken: Mapping[str, int], first: int, sort: bytes, name: str
+    ) -> dict[str, int]:
+        found, moved = numbered((one for one in entries if one not in taken), taken.values(), first, sort)
+        if moved:
+            # Would be uidNumbers that change hands: the files of one for the other.
+            entry = entries[moved[0]]
+            more = f" (and {len(moved) - 1} more)" if len(moved) > 1 else ""
+            self.blueprint.warn(
+                f"{moved[0]!r}{more} would change number if another name left this file; "
+                f"set {name}: {found[moved[0]]} to keep it",
+                entry.line,
+            )
+        found.update(taken)
+        return found
+
     # -- groups -----------------------------------------------------------------------------------
 
     def _read_groups(self) -> None:
         entries = self._named(GROUP, "name")
         taken = self._explicit(entries, 0, MAX_NUMBER, "num_pk")
-        numbers = numbered(
-            (name for name in entries if name not in taken), taken.values(), FIRST_GROUP, b"outpost group"
-        )
-        numbers.update(taken)
+        numbers = self._numbers(entries, taken, FIRST_GROUP, b"outpost group", "num_pk")
         owners: dict[str, Entry] = {}
         for entry in entries.values():
             entry.pk = self._group_pk(entry)
@@ -234,8 +255,11 @@ class _Reader:
         direct = tuple(dict.fromkeys(own + self.added.get(entry, [])))
         memberships, is_superuser, inherited = self._join(direct)
         mine = self._reply(entry, attributes) if "radius" in attributes else {}
-        named = {**inherited, **mine} if mine else inherited
-        pairs = tuple((name, value) for name, values in named.values() for value in values)
+        if mine or inherited:
+            named = {**inherited, **mine}
+            reply = ReplyAttributes(tuple((name, value) for name, values in named.values() for value in values))
+        else:
+            reply = NO_REPLY
         user = User(
             pk=entry.pk,
             username=username,
@@ -253,11 +277,11 @@ class _Reader:
             last_updated=fields.moment("last_updated"),
             password_change_date=fields.moment("password_change_date"),
         )
-        return user, ReplyAttributes(pairs) if pairs else NO_REPLY, memberships
+        return user, reply, memberships
 
     @staticmethod
     def _user_uuid(entry: Entry, username: str) -> str:
-        text = entry.fields.text("uuid")
+        text = entry.fields.text("uuid") if "uuid" in entry.fields else ""
         if not text:
             return made_uuid("user", username)
         try:

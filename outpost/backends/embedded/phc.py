@@ -7,6 +7,7 @@ entry of a directory file from taking the machine.
 from __future__ import annotations
 
 import base64
+import functools
 import re
 import secrets
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ TAG_OCTETS: Final = range(16, 65)
 """Shorter tags would make a lucky guess thinkable."""
 
 _SHAPE: Final = re.compile(
-    r"\$argon2id\$v=([0-9]{1,9})\$m=([0-9]{1,9}),t=([0-9]{1,9}),p=([0-9]{1,9})"
+    r"\$argon2id\$(v=[0-9]{1,9}\$m=[0-9]{1,9},t=[0-9]{1,9},p=[0-9]{1,9})"
     r"\$([A-Za-z0-9+/]{1,90})\$([A-Za-z0-9+/]{1,90})",
     re.ASCII,
 )
@@ -56,7 +57,20 @@ def parse(phc: str) -> Cost:
     match = _SHAPE.fullmatch(phc)
     if match is None:
         raise ValueError("is no argon2id string: expected $argon2id$v=19$m=...,t=...,p=...$salt$hash")
-    version, memory_kib, iterations, lanes = (int(text) for text in match.groups()[:4])
+    asked, salt, tag = match.groups()
+    memory_kib, iterations, lanes = _asked(asked)
+    salt_octets, tag_octets = _length(salt), _length(tag)
+    if salt_octets not in SALT_OCTETS:
+        raise ValueError(f"has a salt of {salt_octets} octets, expected {SALT_OCTETS[0]} to {SALT_OCTETS[-1]}")
+    if tag_octets not in TAG_OCTETS:
+        raise ValueError(f"has a hash of {tag_octets} octets, expected {TAG_OCTETS[0]} to {TAG_OCTETS[-1]}")
+    return Cost(memory_kib, iterations, lanes, salt_octets, tag_octets)
+
+
+@functools.lru_cache(maxsize=64)
+def _asked(text: str) -> tuple[int, int, int]:
+    """Memory in KiB, passes and lanes; a directory has thousands of strings and one cost."""
+    version, memory_kib, iterations, lanes = (int(number) for number in re.findall(r"[0-9]+", text))
     if version != 19:
         raise ValueError("is an argon2id string of another version than 19")
     if not 1 <= lanes <= MAX_LANES:
@@ -65,12 +79,7 @@ def parse(phc: str) -> Cost:
         raise ValueError(f"asks for {iterations} passes (t), expected 1 to {MAX_ITERATIONS}")
     if not 8 * lanes <= memory_kib <= MAX_MEMORY_KIB:
         raise ValueError(f"asks for {memory_kib} KiB (m), expected {8 * lanes} to {MAX_MEMORY_KIB}")
-    salt, tag = (_length(text) for text in match.groups()[4:])
-    if salt not in SALT_OCTETS:
-        raise ValueError(f"has a salt of {salt} octets, expected {SALT_OCTETS[0]} to {SALT_OCTETS[-1]}")
-    if tag not in TAG_OCTETS:
-        raise ValueError(f"has a hash of {tag} octets, expected {TAG_OCTETS[0]} to {TAG_OCTETS[-1]}")
-    return Cost(memory_kib, iterations, lanes, salt, tag)
+    return memory_kib, iterations, lanes
 
 
 def verify(phc: str, secret: Secret) -> bool:

@@ -97,7 +97,7 @@ class Fields:
         node = self.nodes.get(name)
         if node is None:
             return default
-        if node.tag == TEXT:
+        if node.tag == TEXT and type(node) is ScalarNode:
             return node.value  # type: ignore[no-any-return]
         try:
             value = (
