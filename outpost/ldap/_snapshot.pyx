@@ -177,10 +177,8 @@ cdef class Snapshot:
     cdef int check_node(self, uint32_t at) except -1:
         cdef Header *h = self.header
         cdef const uint8_t *tlv
-        if at & 3 or at < h.nodes or at > h.nodes_end or h.nodes_end - at < NODE_HEADER + 2 + 5:
-            # A node of 11 octets is padded to 12; the lists behind give room for reading a length.
-            if at & 3 or at < h.nodes or at > h.nodes_end or h.nodes_end - at < NODE_HEADER + 2:
-                raise DecodeError("arena: a value lies outside")
+        if at & 3 or at < h.nodes or at > h.nodes_end or h.nodes_end - at < NODE_HEADER + 2:
+            raise DecodeError("arena: a value lies outside")
         tlv = self.base + at + NODE_HEADER
         if tlv[1] > 0x84 or tlv[1] == 0x80 or h.nodes_end - at < <uint32_t>(NODE_HEADER + tlv_header(tlv)):
             raise DecodeError("arena: a value has no length")
@@ -216,6 +214,9 @@ cdef class Snapshot:
     cdef int check(self, Py_ssize_t size) except -1:
         cdef Header *h = self.header
         cdef uint32_t i, j, k
+        cdef Py_ssize_t length
+        cdef const uint8_t *tlv
+        cdef UserRow *users
         cdef Entry *e
         cdef Item *item
         cdef List *lst
@@ -242,16 +243,26 @@ cdef class Snapshot:
         self.section(h.values, <uint64_t>h.value_slots * 4)
         self.section(h.dns, <uint64_t>h.dn_slots * 4)
         self.check_value(h.base_dn)
+        if h.custom_from > h.attribute_count:
+            raise DecodeError("arena: more custom attributes than there are")
         for i in range(h.attribute_count):
             self.check_node(attribute_at(self, i).type)
+            tlv = content(node_at(self.base, attribute_at(self, i).type), &length)
+            for j in range(<uint32_t>length):
+                if tlv[j] < 0x20 or tlv[j] > 0x7E:
+                    raise DecodeError("arena: an attribute of no name")
             if attribute_at(self, i).kind > 8:
                 raise DecodeError("arena: an attribute of no kind")
         for i in range(h.name_count):
             self.check_node((<Name *>(self.base + h.names))[i].text)
             if (<Name *>(self.base + h.names))[i].attribute >= h.attribute_count:
                 raise DecodeError("arena: a name of no attribute")
+        users = <UserRow *>(self.base + h.users)
         for i in range(h.user_count):
-            if (<UserRow *>(self.base + h.users))[i].entry >= h.entry_count:
+            if users[i].entry >= h.entry_count or (i and users[i].pk <= users[i - 1].pk):
+                raise DecodeError("arena: a user without entry")
+            e = entry_at(self, users[i].entry)
+            if e.kind != KIND_USER or e.pk != users[i].pk:
                 raise DecodeError("arena: a user without entry")
         for i in range(h.entry_count):
             e = entry_at(self, i)
@@ -1300,11 +1311,15 @@ cdef class Search:
         cdef const uint8_t *text = content(node_at(self.snapshot.base, e.dn), &size)
         cdef bytes asserted = self.pieces[f.piece].data[:self.pieces[f.piece].size]
         cdef bytes exact = self.pieces[f.piece + 1].data[:self.pieces[f.piece + 1].size]
-        for rdn in parse(text[:size].decode()):
-            for pair in rdn:
-                if isinstance(pair[1], str) and normalise_rdn((pair,)) == asserted:
-                    if normalise_value(K_CASE_EXACT, pair[1].encode()) == exact:
-                        return True
+        try:
+            for rdn in parse(text[:size].decode()):
+                for pair in rdn:
+                    if isinstance(pair[1], str) and normalise_rdn((pair,)) == asserted:
+                        if normalise_value(K_CASE_EXACT, pair[1].encode()) == exact:
+                            return True
+        except (DecodeError, UnicodeDecodeError):
+            # Only in a damaged arena.
+            pass
         return False
 
     # -- planning ---------------------------------------------------------------------------------

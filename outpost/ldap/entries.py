@@ -232,7 +232,7 @@ class Directory:
             normal = dn[1] or normalise(dn[0])
         except DecodeError:
             normal = b""
-        if not normal or normal in taken:
+        if not normal or normal in taken or pk in dns:
             self.left_out.append(name)
             return False
         taken.add(normal)
