@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from outpost.backends.embedded.nodes import (
+    AMBIGUOUS,
     MAPPING,
     PLAIN,
     SEQUENCE,
@@ -362,12 +363,13 @@ class Blueprint:
         if tag == TEXT and isinstance(node, ScalarNode):
             return node.value
         if tag == MAPPING and isinstance(node, MappingNode):
-            return {
-                name: inner.value
-                if inner.tag == TEXT and type(inner) is ScalarNode
-                else self.evaluate(inner, f"{key}.{name}")
-                for name, inner in members(node, self.source).items()
-            }
+            found = {}
+            for name, inner in members(node, self.source).items():
+                is_text = type(inner) is ScalarNode and (
+                    inner.tag == TEXT or (inner.tag == PLAIN and inner.value[:1] not in AMBIGUOUS)
+                )
+                found[name] = inner.value if is_text else self.evaluate(inner, f"{key}.{name}")
+            return found
         if tag == SEQUENCE and isinstance(node, SequenceNode):
             return [self.evaluate(inner, f"{key}[{i}]") for i, inner in enumerate(node.value)]
         if tag[:1] == "!":

@@ -180,6 +180,8 @@ def _check_aliases(root: Node, source: str) -> None:
 
 
 _RESOLVERS: Final[Any] = yaml.SafeLoader.yaml_implicit_resolvers
+AMBIGUOUS: Final = frozenset(_RESOLVERS)
+"""First characters of plain scalars that may be something else than text; empty for the empty one."""
 
 
 class _Values(yaml.constructor.SafeConstructor):

@@ -249,6 +249,7 @@ class _Reader:
 
     def _user(self, entry: Entry) -> tuple[User, ReplyAttributes, frozenset[str]]:
         fields = entry.fields
+        nodes = fields.nodes
         username = fields.text("username")
         attributes = fields.mapping("attributes")
         own = [one.pk for one in self.blueprint.all_referred(fields, "groups", GROUP)]
@@ -269,13 +270,13 @@ class _Reader:
             uuid=self._user_uuid(entry, username),
             is_active=fields.boolean("is_active", True),
             is_superuser=is_superuser,
-            type=fields.choice("type", "internal", USER_TYPES) if "type" in fields else "internal",
+            type=fields.choice("type", "internal", USER_TYPES) if "type" in nodes else "internal",
             path=fields.text("path", "users"),
             groups=direct,
             attributes=attributes,
-            date_joined=fields.moment("date_joined"),
-            last_updated=fields.moment("last_updated"),
-            password_change_date=fields.moment("password_change_date"),
+            date_joined=fields.moment("date_joined") if "date_joined" in nodes else None,
+            last_updated=fields.moment("last_updated") if "last_updated" in nodes else None,
+            password_change_date=fields.moment("password_change_date") if "password_change_date" in nodes else None,
         )
         return user, reply, memberships
 

@@ -31,10 +31,10 @@ SALT_OCTETS: Final = range(8, 65)
 TAG_OCTETS: Final = range(16, 65)
 """Shorter tags would make a lucky guess thinkable."""
 
+# Unpadded base64 (RFC 4648 4), the unused low bits of the last character zero: else one hash had several spellings.
+_BASE64: Final = r"((?:[A-Za-z0-9+/]{4})*+(?:[A-Za-z0-9+/][AQgw]|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048])?)"
 _SHAPE: Final = re.compile(
-    r"\$argon2id\$(v=[0-9]{1,9}\$m=[0-9]{1,9},t=[0-9]{1,9},p=[0-9]{1,9})"
-    r"\$([A-Za-z0-9+/]{1,90})\$([A-Za-z0-9+/]{1,90})",
-    re.ASCII,
+    rf"\$argon2id\$v=([0-9]{{1,9}}\$m=[0-9]{{1,9}},t=[0-9]{{1,9}},p=[0-9]{{1,9}})\${_BASE64}\${_BASE64}", re.ASCII
 )
 
 
@@ -58,19 +58,13 @@ def parse(phc: str) -> Cost:
     if match is None:
         raise ValueError("is no argon2id string: expected $argon2id$v=19$m=...,t=...,p=...$salt$hash")
     asked, salt, tag = match.groups()
-    memory_kib, iterations, lanes = _asked(asked)
-    salt_octets, tag_octets = _length(salt), _length(tag)
-    if salt_octets not in SALT_OCTETS:
-        raise ValueError(f"has a salt of {salt_octets} octets, expected {SALT_OCTETS[0]} to {SALT_OCTETS[-1]}")
-    if tag_octets not in TAG_OCTETS:
-        raise ValueError(f"has a hash of {tag_octets} octets, expected {TAG_OCTETS[0]} to {TAG_OCTETS[-1]}")
-    return Cost(memory_kib, iterations, lanes, salt_octets, tag_octets)
+    return _cost(asked, len(salt) * 3 // 4, len(tag) * 3 // 4)
 
 
 @functools.lru_cache(maxsize=64)
-def _asked(text: str) -> tuple[int, int, int]:
-    """Memory in KiB, passes and lanes; a directory has thousands of strings and one cost."""
-    version, memory_kib, iterations, lanes = (int(number) for number in re.findall(r"[0-9]+", text))
+def _cost(asked: str, salt_octets: int, tag_octets: int) -> Cost:
+    """What `parse` returns; a directory has thousands of strings and one cost."""
+    version, memory_kib, iterations, lanes = (int(number) for number in re.findall(r"[0-9]+", asked))
     if version != 19:
         raise ValueError("is an argon2id string of another version than 19")
     if not 1 <= lanes <= MAX_LANES:
@@ -79,7 +73,11 @@ def _asked(text: str) -> tuple[int, int, int]:
         raise ValueError(f"asks for {iterations} passes (t), expected 1 to {MAX_ITERATIONS}")
     if not 8 * lanes <= memory_kib <= MAX_MEMORY_KIB:
         raise ValueError(f"asks for {memory_kib} KiB (m), expected {8 * lanes} to {MAX_MEMORY_KIB}")
-    return memory_kib, iterations, lanes
+    if salt_octets not in SALT_OCTETS:
+        raise ValueError(f"has a salt of {salt_octets} octets, expected {SALT_OCTETS[0]} to {SALT_OCTETS[-1]}")
+    if tag_octets not in TAG_OCTETS:
+        raise ValueError(f"has a hash of {tag_octets} octets, expected {TAG_OCTETS[0]} to {TAG_OCTETS[-1]}")
+    return Cost(memory_kib, iterations, lanes, salt_octets, tag_octets)
 
 
 def verify(phc: str, secret: Secret) -> bool:
@@ -109,12 +107,3 @@ def dummy(like: str | None = None) -> str:
 
 def _encode(octets: bytes) -> str:
     return base64.b64encode(octets).rstrip(b"=").decode("ascii")
-
-
-def _length(text: str) -> int:
-    """Octets that unpadded base64 (RFC 4648 4) stands for; ValueError if it stands for none exactly."""
-    whole, rest = divmod(len(text), 4)
-    # The unused low bits of the last character have to be zero, or one hash would have several spellings.
-    if rest == 1 or (rest == 2 and text[-1] not in "AQgw") or (rest == 3 and text[-1] not in "AEIMQUYcgkosw048"):
-        raise ValueError("is no argon2id string: its salt or hash is no base64")
-    return whole * 3 + (0, 0, 1, 2)[rest]

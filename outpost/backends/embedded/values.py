@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Any, Final, NamedTuple
 
-from outpost.backends.embedded.nodes import PLAIN, TEXT, Node, ScalarNode, SequenceNode, line, scalar
+from outpost.backends.embedded.nodes import AMBIGUOUS, PLAIN, TEXT, Node, ScalarNode, SequenceNode, line, scalar
 from outpost.errors import ConfigError
 
 MAX_NUMBER: Final = 2**31 - 1
@@ -97,7 +97,8 @@ class Fields:
         node = self.nodes.get(name)
         if node is None:
             return default
-        if node.tag == TEXT and type(node) is ScalarNode:
+        tag = node.tag
+        if type(node) is ScalarNode and (tag == TEXT or (tag == PLAIN and node.value[:1] not in AMBIGUOUS)):
             return node.value  # type: ignore[no-any-return]
         try:
             value = (

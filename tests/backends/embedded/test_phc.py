@@ -100,9 +100,9 @@ def test_a_dummy_like_nothing_known_is_refused() -> None:
         (string(salt="A" * 88), "salt of 66 octets"),
         (string(tag="A" * 20), "hash of 15 octets"),
         (string(tag="A" * 88), "hash of 66 octets"),
-        (string(tag="A" * 41), "no base64"),
-        (string(tag="A" * 42 + "B"), "no base64"),
-        (string(tag="A" * 21 + "B"), "no base64"),
+        (string(tag="A" * 41), "no argon2id string"),
+        (string(tag="A" * 42 + "B"), "no argon2id string"),
+        (string(tag="A" * 21 + "B"), "no argon2id string"),
     ],
 )
 def test_what_could_not_be_verified_is_refused(text: str, problem: str) -> None:
