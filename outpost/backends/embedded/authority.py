@@ -56,10 +56,11 @@ _NOBODYS: Final = Secret(secrets.token_bytes(32))
 class Book:
     """A directory with what hides, in the time a refusal takes, whether a name is in it.
 
-    Making one walks all accounts: call it off the loop.
+    Making one walks all accounts: call it off the loop.  key: one for all of a process, so that a name means the
+    same after a reload.
     """
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, key: bytes) -> None:
         self.directory = directory
         counts: dict[str, tuple[str, int]] = {}
         for account in directory.accounts.values():
@@ -69,7 +70,7 @@ class Book:
                 counts[cost] = text, counts.get(cost, (text, 0))[1] + 1
         self._decoys = tuple(phc.dummy(text) for text, _ in counts.values())
         self._shares = list(itertools.accumulate(count for _, count in counts.values()))
-        self._key = secrets.token_bytes(32)
+        self._key = key
 
     def account(self, username: str) -> Account | None:
         """Whom a login name means; white space around it is none of it, as in authentik."""

@@ -102,7 +102,7 @@ class Desk:
     """An authority whose directory and clocks a test sets."""
 
     def __init__(self, directory: Directory, pool: VerifyPool) -> None:
-        self.book: Book | None = Book(directory)
+        self.book: Book | None = Book(directory, b"key")
         self.verify = Counted()
         self.now = NOON
         self.authority = EmbeddedAuthority(
@@ -110,7 +110,7 @@ class Desk:
         )
 
     def change(self, directory: Directory) -> None:
-        self.book = Book(directory)
+        self.book = Book(directory, b"key")
 
     async def ldap(self, username: str, secret: str | bytes, provider: Provider = LDAP) -> Decision:
         return await self.authority.authenticate(provider, username, Secret(secret), CLIENT)

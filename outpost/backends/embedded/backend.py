@@ -1,0 +1,260 @@
+"""The embedded backend: a directory file behind the ports, read again whenever it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, final
+
+from outpost.backends.embedded.authority import Book, EmbeddedAuthority
+from outpost.backends.embedded.changes import revocations
+from outpost.backends.embedded.loader import load as load_file
+from outpost.backends.embedded.model import NO_EXTRAS, Directory, Extras
+from outpost.backends.embedded.pool import VerifyPool
+from outpost.errors import BackendUnavailable, ConfigError
+from outpost.identity import (
+    Decision,
+    LdapProvider,
+    People,
+    Provider,
+    Publish,
+    Revoked,
+    Secret,
+    Served,
+    Source,
+    Wanted,
+)
+from outpost.observe.failures import reason
+
+POLL_S: Final = 2.0
+"""Between two looks at the files; a change is read when two of them agree about it."""
+MOST_REVOKED: Final = 1000
+"""Revocations of one change that are told one by one; every open connection hears each of them."""
+
+Log = Callable[[str, str], None]
+"""Takes a level (`info`, `warning`, `error`) and one sentence for the administrator."""
+Stamp = tuple[int, int, int, int]
+Stamps = Mapping[Path, Stamp | None]
+"""What tells two versions of a file apart; None: there is none."""
+
+
+def _nobody(_: Revoked) -> None:
+    """Nobody listens."""
+
+
+def _unheard(_level: str, _event: str) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """What one read of the file came to."""
+
+    book: Book
+    revoked: tuple[Revoked, ...]
+    is_changed: bool
+
+
+@final
+class EmbeddedBackend:
+    """All of identity as one directory file knows it; implements `outpost.identity.Backend`.
+
+    publish: takes revocations, on the event loop; log: takes what an administrator should read; load: reads the
+    directory, in a thread, and raises ConfigError; poll_s: seconds between two looks at the files.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        extras: Extras = NO_EXTRAS,
+        publish: Publish = _nobody,
+        log: Log = _unheard,
+        load: Callable[[], Directory] | None = None,
+        poll_s: float = POLL_S,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        pool: VerifyPool | None = None,
+    ) -> None:
+        self._publish = publish
+        self._log = log
+        self._load = load or (lambda: load_file(path, extras))
+        self._poll_s = poll_s
+        self._sleep = sleep
+        self._files: tuple[Path, ...] = (path,)
+        self._stamps: Stamps = {}
+        """Of the last version that was read, whatever it was worth."""
+        self._key = secrets.token_bytes(32)
+        self._book: Book | None = None
+        self._told: frozenset[str] = frozenset()
+        """Warnings of the present version; each is logged when it appears."""
+        self._missing: frozenset[Path] = frozenset()
+        self._subscribers: list[Callable[[], None]] = []
+        self._reading = asyncio.Lock()
+        self._watcher: asyncio.Task[None] | None = None
+        self._is_stopped = False
+        self._pool = pool or VerifyPool()
+        self._authority = EmbeddedAuthority(lambda: self._book, self._pool)
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Read the file and watch it. Raises ConfigError when it cannot be served."""
+        if self._watcher is None and not self._is_stopped:
+            async with self._reading:
+                await self._read()
+            self._watcher = asyncio.create_task(self._watch(), name="directory-watch")
+
+    async def refresh(self) -> None:
+        """Read the file again now; keeps what was read before and logs the reason if that fails."""
+        async with self._reading:
+            if self._book is None or self._is_stopped:
+                return
+            try:
+                await self._read()
+            except ConfigError as error:
+                self._log("error", f"the directory stays as it was read before: {error}")
+
+    async def stop(self) -> None:
+        """End tasks and threads; idempotent."""
+        self._is_stopped = True
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+        self._pool.stop()
+
+    def readiness(self) -> Mapping[str, str]:
+        """Per service that the file has a provider for an empty string; both with the reason while there is none."""
+        if self._book is None:
+            return dict.fromkeys(("ldap", "radius"), "not started")
+        served = self.served()
+        found = {service: "" for service in ("ldap", "radius") if getattr(served, service)}
+        return found or dict.fromkeys(("ldap", "radius"), "the directory has no provider with an application")
+
+    # -- logins -----------------------------------------------------------------------------------
+
+    async def authenticate(self, provider: Provider, username: str, secret: Secret, source: Source) -> Decision:
+        """The decision about one login."""
+        return await self._authority.authenticate(provider, username, secret, source)
+
+    async def resume(self, provider: Provider, continuation: object, secret: Secret, source: Source) -> Decision:
+        """The decision after the answer to a Challenge."""
+        return await self._authority.resume(provider, continuation, secret, source)
+
+    # -- people and what is served ----------------------------------------------------------------
+
+    def current(self, provider: LdapProvider) -> People | None:
+        """The people in the file, None before `start`; never blocks."""
+        return self._book.directory.people if self._book is not None else None
+
+    async def fetch(self, provider: LdapProvider, wanted: Wanted) -> People:
+        """All people in the file. Raises BackendUnavailable before `start`."""
+        if self._book is None:
+            raise BackendUnavailable("the directory has not been read yet")
+        return self._book.directory.people
+
+    def served(self) -> Served:
+        """The providers and certificates of this moment; never blocks."""
+        return self._book.directory.served if self._book is not None else Served()
+
+    def subscribe(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` on the event loop after each change of `current` and `served`."""
+        self._subscribers.append(on_change)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        """Read the file and take it over, all at once. Raises ConfigError, and then nothing has changed."""
+        before = await asyncio.to_thread(_stamps, self._files)
+        # A version that cannot be read is not tried again until it is another one.
+        self._stamps = before
+        version = await asyncio.to_thread(self._version, self._book)
+        directory = version.book.directory
+        after = await asyncio.to_thread(_stamps, directory.files)
+        if self._is_stopped:
+            return
+        self._files = directory.files
+        self._stamps = {path: before.get(path, stamp) for path, stamp in after.items()}
+        self._warn(directory.warnings)
+        if not version.is_changed:
+            return
+        self._book = version.book
+        # Nothing from here on awaits: nobody sees the new people with an old login.
+        for revoked in version.revoked:
+            self._publish(revoked)
+        people, served = directory.people, directory.served
+        self._log(
+            "info",
+            f"directory read: {len(people.users)} users, {len(people.groups)} groups, "
+            f"{len(served.ldap)} LDAP and {len(served.radius)} RADIUS providers",
+        )
+        for on_change in self._subscribers:
+            try:
+                on_change()
+            except Exception as exc:  # one listener's bug must not keep the others, or the next read, from theirs
+                self._log("error", f"a listener failed: {reason(exc)}")
+
+    def _version(self, old: Book | None) -> _Version:
+        """Read and compare; in a thread."""
+        directory = self._load()
+        if old is None:
+            return _Version(Book(directory, self._key), (), is_changed=True)
+        people = _numbered(old.directory.people, directory.people)
+        directory = replace(directory, people=people)
+        # Where the file is and what it deserves a look for is no content.
+        is_changed = replace(old.directory, files=directory.files, warnings=directory.warnings) != directory
+        revoked = revocations(old.directory, directory)
+        if len(revoked) > MOST_REVOKED:
+            revoked = [Revoked()]
+        return _Version(Book(directory, self._key), tuple(revoked), is_changed)
+
+    def _warn(self, warnings: Iterable[str]) -> None:
+        found = dict.fromkeys(warnings)
+        for text in found:
+            if text not in self._told:
+                self._log("warning", text)
+        self._told = frozenset(found)
+
+    # -- watching ---------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        pending: Stamps | None = None
+        while True:
+            await self._sleep(self._poll_s)
+            seen = await asyncio.to_thread(_stamps, self._files)
+            missing = frozenset(path for path, stamp in seen.items() if stamp is None)
+            for path in sorted(missing - self._missing):
+                self._log("error", f"the directory stays as it was read before: {path} is gone")
+            self._missing = missing
+            if missing or seen == self._stamps:
+                pending = None
+            elif seen != pending:
+                pending = seen  # perhaps half-written: let it stand still first
+            else:
+                pending = None
+                try:
+                    await self.refresh()
+                except Exception as exc:  # whatever it is, the next version may be better
+                    self._log("error", f"the directory stays as it was read before: {reason(exc)}")
+
+
+def _numbered(old: People, new: People) -> People:
+    """The old people if the content is the same, else the new ones with the next generation."""
+    if (old.users, old.groups) == (new.users, new.groups):
+        return old
+    return replace(new, generation=old.generation + 1)
+
+
+def _stamps(files: Iterable[Path]) -> Stamps:
+    found: dict[Path, Stamp | None] = {}
+    for path in files:
+        found[path] = None
+        with contextlib.suppress(OSError, ValueError):
+            status = path.stat()
+            # The time of the last status change, too: who may read a file can be what was wrong with it.
+            found[path] = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+    return found
