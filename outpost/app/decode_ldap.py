@@ -15,7 +15,7 @@ from outpost._fastber import (
     SearchRequest,
 )
 from outpost.errors import DecodeError
-from outpost.ldap.filter import filter_text
+from outpost.ldap.filter import SECRETS, filter_text
 
 SCOPES = {0: "baseObject", 1: "singleLevel", 2: "wholeSubtree", 3: "subordinateSubtree"}
 OPERATIONS = {
@@ -42,6 +42,7 @@ OPERATIONS = {
     0x50: "AbandonRequest",
 }
 FILTER_CHARACTERS = 65_536
+SASL = 0xA3
 
 
 def describe(octets: bytes) -> str:
@@ -65,8 +66,11 @@ def _lines(request: Request) -> Iterator[str]:
         yield f"  name            {_text(request.name)}"
         if request.mechanism is None:
             yield f"  authentication  simple, {len(request.credentials or b'')} octets ***"
+        elif request.authentication == SASL:
+            credentials = "" if request.credentials is None else f", {len(request.credentials)} octets ***"
+            yield f"  authentication  sasl {_text(request.mechanism) or '(no mechanism)'}{credentials}"
         else:
-            yield f"  authentication  {'sasl ' + _text(request.mechanism) if request.mechanism else 'unknown choice'}"
+            yield f"  authentication  unknown choice 0x{request.authentication:02x}"
     elif isinstance(request, SearchRequest):
         yield f"  baseObject      {_text(request.base_object)}"
         yield f"  scope           {SCOPES.get(request.scope, request.scope)}"
@@ -79,7 +83,8 @@ def _lines(request: Request) -> Iterator[str]:
     elif isinstance(request, CompareRequest):
         yield f"  entry           {_text(request.entry)}"
         yield f"  attributeDesc   {_text(request.attribute)}"
-        yield f"  assertionValue  {_text(request.assertion_value)}"
+        is_secret = request.attribute.split(b";", 1)[0].lower() in SECRETS
+        yield f"  assertionValue  {'***' if is_secret else _text(request.assertion_value)}"
     elif isinstance(request, AbandonRequest):
         yield f"  messageID       {request.abandoned_id}"
     elif isinstance(request, ExtendedRequest):
