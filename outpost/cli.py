@@ -99,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
         "--dictionary", type=Path, action="append", default=[], metavar="FILE", help="further names of attributes"
     )
 
+    command("hash-password", hash_password, "hash a password for a directory file, from the terminal or standard input")
     command("version", version, "print the version")
     return top
 
@@ -142,11 +143,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """`outpost check`."""
+    from outpost.app.check import findings  # noqa: PLC0415
     from outpost.config import settings  # noqa: PLC0415
-    from outpost.radius import dictionary  # noqa: PLC0415
 
     loaded = settings.load(arguments.config, os.environ, _options(arguments))
-    dictionary.load(loaded.part(dictionary.DictionarySettings).dictionaries)
+    warnings, faults = findings(loaded)
+    for warning in warnings:
+        complain(f"warning: {warning}", OK)
+    for fault in faults:
+        complain(fault, WRONG)
+    if faults:
+        return WRONG
     print("\n".join(loaded.lines()))
     return OK
 
@@ -198,6 +205,25 @@ def _get(host: str, port: int, path: str, timeout_s: float) -> tuple[int, str]:
     if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
         raise ValueError("the answer is no HTTP")
     return int(words[1]), body.decode(errors="replace")
+
+
+def hash_password(_arguments: argparse.Namespace) -> int:
+    """`outpost hash-password`: asks twice on a terminal, takes one line of standard input otherwise."""
+    from outpost.backends.embedded import phc  # noqa: PLC0415
+    from outpost.identity import Secret  # noqa: PLC0415
+
+    if sys.stdin.isatty():
+        from getpass import getpass  # noqa: PLC0415
+
+        password = Secret(getpass("Password: ").encode("utf-8", "surrogateescape"))
+        if password and Secret(getpass("Again: ").encode("utf-8", "surrogateescape")) != password:
+            return complain("the two are not the same", WRONG)
+    else:
+        password = Secret(sys.stdin.buffer.readline().removesuffix(b"\n").removesuffix(b"\r"))
+    if not password:
+        return complain("an empty password is no password", WRONG)
+    print(phc.hash_password(password))
+    return OK
 
 
 def decode(arguments: argparse.Namespace) -> int:

@@ -42,6 +42,7 @@ def test_help_names_every_command_and_both_sources(capsys) -> None:
         "check",
         "healthcheck",
         "decode",
+        "hash-password",
         "version",
         "AUTHENTIK_HOST",
         "--directory",
@@ -120,8 +121,10 @@ def test_decode_refuses_what_is_no_message(capsys, text, status, words) -> None:
 
 def test_check_reads_the_dictionaries(capsys, tmp_path) -> None:
     words = tmp_path / "dictionary.acme"
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("version: 1\nentries: []\n")
     words.write_text("VENDOR Acme 99999\nBEGIN-VENDOR Acme\nATTRIBUTE Acme-Rank 1 integr\n")
-    asked = ("check", "--directory", "unused", "--set", f"radius.dictionaries={words}")
+    asked = ("check", "--directory", str(empty), "--set", f"radius.dictionaries={words}")
     status, out, err = run(capsys, *asked)
     assert (status, out) == (2, "")
     assert err == f"outpost: {words}:3: Acme-Rank: no type: integr\n"
@@ -184,6 +187,8 @@ def test_decode_radius_refuses_a_request_that_is_none(capsys, request_, status, 
 
 def test_decode_radius_takes_names_from_dictionaries(capsys, tmp_path) -> None:
     words = tmp_path / "dictionary.acme"
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("version: 1\nentries: []\n")
     words.write_text("VENDOR Acme 99999\nBEGIN-VENDOR Acme\nATTRIBUTE Acme-Rank 7 integer\nVALUE Acme-Rank Captain 2\n")
     packet = "02010020" + "00" * 16 + "1a0c0001869f0706 00000002"
     status, out, _ = run(capsys, "decode", "radius", packet, "--dictionary", str(words))

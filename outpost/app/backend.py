@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client.core import Metric
 
 from outpost.config.sections import ServerSettings
 from outpost.config.settings import Settings
-from outpost.errors import ConfigError
 from outpost.identity import Backend, Publish
 from outpost.ldap.operations.bind import Sessions
 from outpost.observe.logs import LogWriter
@@ -38,7 +38,7 @@ def build(settings: Settings, log: LogWriter, publish: Publish, set_connected: C
     publish: takes revocations; set_connected: told whether every revocation would arrive. Raises ConfigError.
     """
     if settings.directory is not None:
-        raise ConfigError("a directory file cannot be served yet", source="--directory")
+        return _embedded(settings, settings.directory, log, publish)
     return _authentik(settings, log, publish, set_connected)
 
 
@@ -52,3 +52,17 @@ def _authentik(settings: Settings, log: LogWriter, publish: Publish, set_connect
         settings.part(AuthentikSettings), publish=publish, set_connected=set_connected, observer=meter
     )
     return Source(backend, meter.outpost_name, is_connected=False, families=meter.families, sessions=backend.sessions)
+
+
+def _embedded(settings: Settings, path: Path, log: LogWriter, publish: Publish) -> Source:
+    from outpost.app import check  # noqa: PLC0415
+    from outpost.backends.embedded.backend import EmbeddedBackend  # noqa: PLC0415
+
+    backend = EmbeddedBackend(
+        path,
+        load=check.reader(settings, path),
+        publish=publish,
+        log=lambda level, event: log.put(level, "outpost.directory", event, {}),
+    )
+    # Every change of the file passes through this process, so none can be missed.
+    return Source(backend, lambda _service: "embedded", is_connected=True, families=tuple)

@@ -1,0 +1,70 @@
+"""The directory file as the settings want it, and what neither its loader nor the settings can see by themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from outpost.backends.embedded.loader import load
+from outpost.backends.embedded.model import Directory, Extras
+from outpost.config.settings import Settings
+from outpost.identity import LdapOptions, RadiusOptions
+from outpost.radius import dictionary
+from outpost.radius.attributes import Renderer
+from outpost.radius.dictionary import Dictionary, DictionarySettings
+
+LDAP_OPTIONS = LdapOptions(uid="username")
+"""What a provider of a directory file starts from: there is no opaque identifier of a server to show."""
+
+
+def extras(settings: Settings) -> Extras:
+    """What `[provider.<name>]` says about the providers of a directory file."""
+    tables = settings.providers.items()
+    return Extras(
+        ldap={name: table.ldap_options(LDAP_OPTIONS) for name, table in tables},
+        radius={name: table.radius_options(RadiusOptions()) for name, table in tables},
+    )
+
+
+def reader(settings: Settings, path: Path) -> Callable[[], Directory]:
+    """Reads the directory at `path`, wrong reply attributes among its warnings; for a thread. Raises ConfigError."""
+    options = extras(settings)
+    words = settings.part(DictionarySettings).dictionaries
+
+    def read() -> Directory:
+        found = load(path, options)
+        return replace(found, warnings=(*found.warnings, *wrong_replies(found, words)))
+
+    return read
+
+
+def wrong_replies(directory: Directory, words: Sequence[Path] | Dictionary = ()) -> list[str]:
+    """What cannot be sent of the reply attributes, one sentence for each name and value, naming one user of them.
+
+    words: further files of names, or the dictionary itself.  Nothing where no RADIUS is served.  Raises ConfigError.
+    """
+    if not directory.served.radius:
+        return []
+    owners: dict[tuple[str, str], str] = {}
+    for account in directory.accounts.values():
+        for pair in account.reply.named:
+            owners.setdefault(pair, account.username)
+    if not owners:
+        return []
+    renderer = Renderer(words if isinstance(words, Dictionary) else dictionary.load(words), os.urandom)
+    return [
+        f"RADIUS logins of {username!r} will be refused: reply attribute {pair[0]}: {problem}"
+        for pair, username in owners.items()
+        for problem in renderer.complaints((pair,))
+    ]
+
+
+def findings(settings: Settings) -> tuple[list[str], list[str]]:
+    """Warnings, and faults, about everything that the settings name. Raises ConfigError for what cannot be read."""
+    known = dictionary.load(settings.part(DictionarySettings).dictionaries)
+    if settings.directory is None:
+        return [], []
+    directory = load(settings.directory, extras(settings))
+    return list(dict.fromkeys(directory.warnings)), wrong_replies(directory, known)
