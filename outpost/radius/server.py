@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import final
 
@@ -22,6 +23,9 @@ RECEIVE_BUFFER = 4 << 20
 
 BATCHES = 4
 """Batches taken in one turn of the loop; then the others have theirs."""
+
+STARTS = 4
+"""Logins started in one turn of the loop: a flood of them must not delay the replies that are known already."""
 
 SWEEP_S = 1.0
 
@@ -82,7 +86,8 @@ class RadiusServer:
             random=os.urandom,
         )
         self._listeners: list[_Listener] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: deque[Login] = deque()
+        self._tasks: dict[asyncio.Task[None], Request] = {}
         self._delayed: dict[Request, asyncio.TimerHandle] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -130,16 +135,20 @@ class RadiusServer:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
+        waiting = [login.request for login in self._waiting] if drain_s <= 0 else []
+        if waiting:
+            self._waiting.clear()
+        self._start_some()
         if self._tasks and drain_s > 0:
             await asyncio.wait(tuple(self._tasks), timeout=drain_s)
-        tasks = tuple(self._tasks)
+        tasks = dict(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         delayed, self._delayed = self._delayed, {}
         for timer in delayed.values():
             timer.cancel()
-        for request in delayed:
+        for request in (*tasks.values(), *waiting, *delayed):
             self._exchange.give_up(request, DropReason.STOPPING, self._clock())
         for listener in self._listeners:
             listener.sock.close()
@@ -180,23 +189,33 @@ class RadiusServer:
         return self._settle(found, outcome, now)
 
     def _ask(self, login: Login, now: float) -> None:
-        if len(self._tasks) >= self._limits.logins:
+        if len(self._tasks) + len(self._waiting) >= self._limits.logins:
             self._exchange.give_up(login.request, DropReason.OVERLOADED, now)
             return
         if not self._exchange.hold(login.request):
             return
         assert self._loop is not None
-        task = self._loop.create_task(self._log_in(login))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if not self._waiting:
+            self._loop.call_soon(self._start_some)
+        self._waiting.append(login)
+
+    def _start_some(self) -> None:
+        started = 0
+        while self._waiting and (started < STARTS or self._is_stopping):
+            assert self._loop is not None
+            login = self._waiting.popleft()
+            if login.request.is_live:  # nobody is asked for an answer that must not be sent
+                task = self._loop.create_task(self._log_in(login))
+                self._tasks[task] = login.request
+                task.add_done_callback(self._tasks.pop)
+                started += 1
+        if self._waiting:
+            assert self._loop is not None
+            self._loop.call_soon(self._start_some)
 
     async def _log_in(self, login: Login) -> None:
         request = login.request
-        try:
-            outcome = await self._service.decide(login)
-        except asyncio.CancelledError:
-            self._exchange.give_up(request, DropReason.STOPPING, self._clock())
-            raise
+        outcome = await self._service.decide(login)
         now = self._clock()
         if not self._exchange.table.serves(request.client):
             outcome = DropReason.PROVIDER_GONE

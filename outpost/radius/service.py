@@ -32,8 +32,8 @@ from outpost.radius.exchange import Request
 from outpost.radius.observer import DropReason, RadiusObserver
 from outpost.radius.packet import CALL_CHECK, CLASS, EAP_MESSAGE, STATE, Code, encode_attribute, encode_text
 
-STATUS_PER_S = 20
-"""Status-Server requests answered per second and address; a device asks every few seconds."""
+STATUS_PER_S = 500
+"""Status-Server requests answered per second and address: many devices may be behind one, and ask every few seconds."""
 
 MOST_STATUS_ADDRESSES = 4096
 CLASS_PREFIX = b"outpost:"

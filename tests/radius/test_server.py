@@ -5,6 +5,7 @@ import pytest
 from outpost._fastradius import SharedSecret, encode_request
 from outpost.radius.observer import DropReason
 from outpost.radius.packet import Code, encode_attribute
+from outpost.radius.server import STARTS
 from tests import oracle_radius as oracle
 from tests.radius.testbed import SECRET, login, provider, serving
 
@@ -61,12 +62,50 @@ async def test_an_identifier_used_anew_is_a_new_login_and_the_old_one_stays_unan
         bed.gate.hold.clear()
         with bed.client() as client:
             client.send(login())
+            while not bed.gate.asked:
+                await asyncio.sleep(0)
             client.send(login(authenticator=bytes(16), password="wrong"))
             await bed.observer.until(lambda: bed.observer.drops[DropReason.SUPERSEDED] == 1)
             bed.gate.hold.set()
             reply, _ = await client.receive()
             assert reply[0] == Code.ACCESS_REJECT and oracle.response_holds(reply, bytes(16), SECRET)
             assert len(bed.gate.asked) == 2 and len(bed.observer.answers) == 1 and client.is_silent()
+
+
+async def test_nobody_is_asked_about_a_login_superseded_before_its_turn() -> None:
+    async with serving() as bed:
+        with bed.client() as client:
+            for identifier in range(2 * STARTS):
+                client.send(login(identifier=identifier))
+            client.send(login(identifier=2 * STARTS - 1, authenticator=bytes(16)))
+            await bed.observer.until(lambda: len(bed.observer.answers) == 2 * STARTS)
+        assert bed.observer.drops == {DropReason.SUPERSEDED: 1} and len(bed.gate.asked) == 2 * STARTS
+
+
+async def test_a_flood_of_logins_is_started_in_turns_and_what_is_known_answered_between() -> None:
+    async with serving() as bed:
+        bed.gate.hold.clear()
+        bed.gate.cached.add("alice")
+        with bed.client() as client, bed.client() as other:
+            for identifier in range(100):
+                client.send(login("bob", identifier=identifier))
+            while not bed.gate.asked:
+                await asyncio.sleep(0)
+            assert (await other.ask(login()))[0] == Code.ACCESS_ACCEPT and len(bed.gate.asked) < 100
+            while len(bed.gate.asked) < 100:
+                await asyncio.sleep(0)
+
+
+async def test_stop_ends_logins_that_had_no_turn_yet() -> None:
+    async with serving() as bed:
+        bed.gate.hold.clear()
+        with bed.client() as client:
+            for identifier in range(100):
+                client.send(login(identifier=identifier))
+            while not bed.gate.asked:
+                await asyncio.sleep(0)
+            await bed.server.stop(0.0)
+        assert bed.observer.drops[DropReason.STOPPING] == 100 and bed.server.pending == 0
 
 
 async def test_proxy_states_are_echoed_in_order_behind_the_message_authenticator() -> None:

@@ -1,5 +1,7 @@
 """Challenges, attributes, bypass, probes: what a reply says, over the wire."""
 
+import asyncio
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from outpost._fastradius import SharedSecret, encode_request
 from outpost.identity import ReplyAttributes
+from outpost.radius.conversations import DEFAULTS as CONVERSATIONS
 from outpost.radius.dictionary import load
 from outpost.radius.observer import DropReason
 from outpost.radius.packet import Code, encode_attribute
@@ -43,6 +46,26 @@ async def test_a_code_is_asked_for_and_resumes_the_login() -> None:
             assert bed.gate.resumed == [("alice", b"123456")] and bed.observer.conversations == (1, 0, 0)
             again = await client.ask(login(password="123456", extra=state, identifier=2, authenticator=bytes(16)))
             assert again == reply and len(bed.gate.resumed) == 1
+
+
+@pytest.mark.slow
+async def test_sixty_five_thousand_challenges_over_the_wire_are_bounded_expired_and_counted() -> None:
+    moment = [1000.0]
+    async with serving(clock=lambda: moment[0]) as bed:
+        bed.gate.codes["alice"] = b"123456"
+        with contextlib.ExitStack() as stack:
+            for _ in range(256):
+                client = stack.enter_context(bed.client())
+                for start in range(0, 256, 64):
+                    for identifier in range(start, start + 64):
+                        client.send(login(identifier=identifier))
+                    for _ in range(64):
+                        assert (await client.receive())[0][0] == Code.ACCESS_CHALLENGE
+        assert bed.observer.conversations == (65536, 65536 - CONVERSATIONS.pending, CONVERSATIONS.pending)
+        moment[0] += CONVERSATIONS.lifetime_s
+        while bed.observer.conversations[2]:
+            await asyncio.sleep(0.1)
+        assert bed.observer.conversations == (65536, 65536, 0) and bed.server.pending == 0
 
 
 async def test_a_wrong_code_is_refused_and_spends_the_prompt() -> None:
@@ -227,8 +250,8 @@ async def test_the_probe_user_is_refused_at_once_without_asking() -> None:
 async def test_status_server_is_limited_per_address() -> None:
     async with serving(clock=lambda: 5.0) as bed:
         with bed.client() as client, bed.client(source="127.0.0.2") as other:
-            for identifier in range(STATUS_PER_S + 5):
-                client.send(encode_request(12, identifier, bytes(16), b"", SharedSecret(SECRET)))
+            for number in range(STATUS_PER_S + 5):
+                client.send(encode_request(12, number & 255, number.to_bytes(16), b"", SharedSecret(SECRET)))
             await bed.observer.until(lambda: bed.observer.drops[DropReason.RATE_LIMITED] == 5)
             reply = await other.ask(encode_request(12, 1, bytes(16), b"", SharedSecret(SECRET)))
             assert reply[0] == Code.ACCESS_ACCEPT
