@@ -1,6 +1,7 @@
 """The commands: what they print, where errors go, and the exit status."""
 
 import io
+import re
 import socket
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from outpost import cli
+from outpost.backends.embedded import phc
+from outpost.identity import Secret
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
@@ -290,3 +293,130 @@ def test_the_module_runs_as_the_command() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("outpost ")
+
+
+# -- directory files ------------------------------------------------------------------------------
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "directory.yaml"
+SERVED = """
+version: 1
+entries:
+  - model: authentik_providers_radius.radiusprovider
+    id: network
+    identifiers: {name: network}
+    attrs: {shared_secret: canary-of-the-network, client_networks: 192.0.2.0/24}
+  - model: authentik_core.application
+    identifiers: {slug: network}
+    attrs: {name: Network, provider: !KeyOf network}
+  - model: authentik_core.user
+    identifiers: {username: ann}
+    attrs: %s
+"""
+
+
+def blueprint(tmp_path: Path, user: str) -> str:
+    path = tmp_path / "directory.yaml"
+    path.write_text(SERVED % user)
+    return str(path)
+
+
+def test_check_reads_the_directory(capsys, tmp_path) -> None:
+    status, out, err = run(capsys, "check", "--directory", str(EXAMPLE))
+    assert (status, err) == (0, "")
+    assert f'directory = "{EXAMPLE}"' in out
+    status, out, err = run(capsys, "check", "--directory", str(tmp_path / "nowhere.yaml"))
+    assert (status, out) == (2, "")
+    assert err.startswith(f"outpost: {tmp_path}/nowhere.yaml: ") and err.count("\n") == 1
+    status, out, err = run(capsys, "check", "--directory", blueprint(tmp_path, "{is_active: perhaps}"))
+    assert (status, out) == (2, "")
+    assert re.match(rf"outpost: {tmp_path}/directory\.yaml:\d+: .*is_active.*\n\Z", err)
+
+
+def test_check_warns_and_tells_no_secret(capsys, tmp_path) -> None:
+    status, out, err = run(capsys, "check", "--directory", blueprint(tmp_path, "{password: canary-of-ann}"))
+    assert status == 0
+    assert out.startswith("version = 1\n")
+    assert err.startswith("outpost: warning: ") and "plain text" in err
+    assert "canary" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        ("{Acme-Rank: 3}", "no attribute Acme-Rank"),
+        ("{Session-Timeout: soon}", "Session-Timeout"),
+        ("{Framed-IP-Address: 300.1.1.1}", "Framed-IP-Address"),
+    ],
+)
+def test_check_refuses_reply_attributes_that_cannot_be_sent(capsys, tmp_path, reply, words) -> None:
+    path = blueprint(tmp_path, f"{{attributes: {{radius: {reply}}}}}")
+    status, out, err = run(capsys, "check", "--directory", path)
+    assert (status, out) == (2, "")
+    assert "'ann'" in err and words in err
+    mine = tmp_path / "dictionary.acme"
+    mine.write_text("ATTRIBUTE Acme-Rank 254 integer\n")
+    status, _, err = run(capsys, "check", "--directory", path, "--set", f"radius.dictionaries={mine}")
+    assert status == (0 if "Acme" in reply else 2)
+
+
+def test_settings_for_a_provider_that_is_not_there_are_told(capsys, tmp_path) -> None:
+    settings = tmp_path / "outpost.toml"
+    settings.write_text(
+        f'version = 1\ndirectory = "{blueprint(tmp_path, "{}")}"\n[provider.netwrok]\nchallenge = false\n'
+    )
+    status, _, err = run(capsys, "check", "--config", str(settings))
+    assert status == 0
+    assert "netwrok" in err
+
+
+def hash_password(octets: bytes) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "outpost", "hash-password"]
+    return subprocess.run(command, input=octets, capture_output=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("typed", "password"),
+    [
+        (b"p w \n", b"p w "),
+        (b"pw\r\n", b"pw"),
+        (b"pw", b"pw"),
+        (b"p\xff\0w\nmore\n", b"p\xff\0w"),
+        ("pä\n".encode(), b"p\xc3\xa4"),
+    ],
+)
+def test_hash_password_takes_one_line(typed, password) -> None:
+    done = hash_password(typed)
+    assert (done.returncode, done.stderr) == (0, b"")
+    text = done.stdout.decode().removesuffix("\n")
+    assert phc.verify(text, Secret(password))
+    assert not phc.verify(text, Secret(password + b"\n"))
+    assert done.stdout != hash_password(typed).stdout
+
+
+@pytest.mark.parametrize("typed", [b"", b"\n", b"\r\n", b"\npw\n"])
+def test_hash_password_refuses_an_empty_one(typed) -> None:
+    done = hash_password(typed)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"outpost: an empty password is no password\n"
+
+
+@pytest.mark.parametrize(
+    ("answers", "status", "words"),
+    [
+        (["pä", "pä"], 0, ""),
+        (["canary-1", "canary-2"], 2, "not the same"),
+        ([""], 2, "empty password"),
+    ],
+)
+def test_hash_password_asks_twice_on_a_terminal(capsys, monkeypatch, answers, status, words) -> None:
+    asked = iter(answers)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", lambda _prompt: next(asked))
+    found, out, err = run(capsys, "hash-password")
+    assert found == status
+    assert words in err and "canary" not in out + err
+    assert next(asked, None) is None
+    if status == 0:
+        assert phc.verify(out.strip(), Secret("pä"))
+    else:
+        assert out == ""
