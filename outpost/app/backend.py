@@ -47,7 +47,8 @@ def _authentik(settings: Settings, log: LogWriter, publish: Publish, set_connect
     from outpost.backends.authentik.settings import AuthentikSettings  # noqa: PLC0415
     from outpost.observe.authentik import AuthentikMeter  # noqa: PLC0415
 
-    meter = AuthentikMeter(log, settings.part(ServerSettings).build_hash)
+    follows_level = "log.level" not in settings.places
+    meter = AuthentikMeter(log, settings.part(ServerSettings).build_hash, follows_level=follows_level)
     backend = AuthentikBackend(
         settings.part(AuthentikSettings), publish=publish, set_connected=set_connected, observer=meter
     )

@@ -26,6 +26,7 @@ class LogSettings:
     """What is logged, and how."""
 
     level: Literal["trace", "debug", "info", "warning", "error"] = "info"
+    """Where it is not set, the outpost's own record on the authentik server decides."""
     format: Literal["auto", "json", "text"] = "auto"
     """`auto`: text on a terminal, one JSON object per line otherwise."""
     debug: bool = False

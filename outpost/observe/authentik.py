@@ -25,12 +25,14 @@ class Record(NamedTuple):
 class AuthentikMeter:
     """Counts and tells what the authentik backend did.
 
-    build: the label of the same name.
+    build: the label of the same name; follows_level: the outposts' records on the server decide what is logged.
     """
 
-    def __init__(self, log: LogWriter, build: str = "") -> None:
+    def __init__(self, log: LogWriter, build: str = "", *, follows_level: bool = False) -> None:
         self._log = log
         self._build = build
+        self._follows_level = follows_level
+        self._levels: dict[str, int] = {}
         self._records: dict[str, Record] = {}
         self._updated: dict[str, float] = {}
         self._up: dict[str, bool] = {}
@@ -59,6 +61,12 @@ class AuthentikMeter:
     def outpost(self, service: str, name: str, uuid: str, version: str) -> None:
         """Remembers."""
         self._records[service] = Record(name, uuid, version)
+
+    def level(self, service: str, level: str) -> None:
+        """Takes it over; of two outposts' levels the one that tells more."""
+        if self._follows_level and level in LEVELS:
+            self._levels[service] = LEVELS[level]
+            self._log.threshold = min(self._levels.values())
 
     def refreshed(self, service: str, at: float) -> None:
         """Remembers."""

@@ -155,6 +155,21 @@ def test_authentik_names_and_labels(desk) -> None:
     assert meter.outpost_name("ldap") == "hub"
 
 
+def test_the_outposts_decide_what_is_logged_unless_the_operator_does(desk) -> None:
+    meter = AuthentikMeter(desk.writer, follows_level=True)
+    meter.level("ldap", "warning")
+    assert not desk.writer.wants("info")
+    meter.level("radius", "debug")
+    meter.level("radius", "deafening")
+    assert desk.writer.wants("debug"), "the one that tells more"
+    meter.level("radius", "error")
+    assert desk.writer.wants("warning")
+    assert not desk.writer.wants("info")
+    own = AuthentikMeter(desk.writer)
+    own.level("ldap", "trace")
+    assert not desk.writer.wants("info")
+
+
 def test_counters_of_other_rooms(desk) -> None:
     desk.exposition.add(lambda: totals("outpost_credentials", "Credentials", {"cache_hits": 3}))
     assert desk.value("outpost_credentials_cache_hits_total") == 3

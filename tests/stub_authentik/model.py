@@ -127,6 +127,8 @@ class Outpost:
     providers: list[int] = field(default_factory=list)
     pk: str = field(default_factory=lambda: str(uuid.uuid4()))
     refresh_interval_s: int = 300
+    log_level: str = "info"
+    managed: str | None = None
     account: User | None = None
     raw: dict[str, Any] | None = None
     """A recorded record to show instead of a made one."""

@@ -190,8 +190,8 @@ def outpost(one: Outpost, providers: dict[int, Provider], release: Release) -> d
         "service_connection": None,
         "service_connection_obj": None,
         "token_identifier": f"ak-outpost-{one.pk}-api",
-        "config": {"log_level": "info", "authentik_host": "http://localhost/", "authentik_host_insecure": False},
-        "managed": None,
+        "config": {"log_level": one.log_level, "authentik_host": "http://localhost/", "authentik_host_insecure": False},
+        "managed": one.managed,
     }
     if not release.is_legacy:
         shown["refresh_interval_s"] = one.refresh_interval_s

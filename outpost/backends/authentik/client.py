@@ -45,6 +45,10 @@ class NotFound(BackendError):
         super().__init__(message)
 
 
+class NoJson(BackendUnavailable):
+    """An answer that the API would not give: another program's, or one that was cut off."""
+
+
 class RequestRefused(BackendError):
     """HTTP 400: the server understands the request and does not like a value in it."""
 
@@ -212,7 +216,7 @@ class Client:
             raise BackendTimeout(f"{what}: no answer within {self._settings.request_timeout_s:g} s") from exc
         if answer.status == 200:
             if not answer.is_json or answer.body[-16:].rstrip()[-1:] not in (b"}", b"]"):
-                raise BackendUnavailable(f"{what}: the server's answer is cut off or no JSON")
+                raise NoJson(f"{what}: the server's answer is cut off or no JSON")
             return answer
         raise refusal(answer, what)
 

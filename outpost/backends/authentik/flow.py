@@ -113,9 +113,10 @@ class Visitor:
 class FlowRun:
     """One run through one flow; goes on after `NeedsCode`."""
 
-    def __init__(self, visitor: Visitor, slug: str, url: URL, observer: Observer) -> None:
+    def __init__(self, visitor: Visitor, slug: str, url: URL, service: str, observer: Observer) -> None:
         self.visitor = visitor
         self.slug = slug
+        self._service = service
         self.has_credential = False
         """A stage that proves something about the user was answered."""
         self.used_code = False
@@ -133,7 +134,7 @@ class FlowRun:
     def prepare(cls, visitor: Visitor, address: Address, slug: str, service: str, observer: Observer) -> FlowRun:
         """A run through the flow `slug` for a login over `service`."""
         url = address.executor(slug, ((f"goauthentik.io/outpost/{service}", "true"),))
-        return cls(visitor, slug, url, observer)
+        return cls(visitor, slug, url, service, observer)
 
     async def start(self, answers: Answers, *, interactive: bool) -> Outcome:
         """Enter the flow and answer its stages. Raises BackendError; the caller sets a deadline."""
@@ -163,9 +164,10 @@ class FlowRun:
                     return NeedsCode(challenge, reply.devices)
                 reply = by_push
             if isinstance(reply, Unanswerable):
+                who = f"{self._service.upper()} clients"
                 return Refused(
                     RejectReason.FLOW_ERROR,
-                    f"the flow {self.slug!r} asked for {reply.wanted}, which this protocol's clients cannot answer",
+                    f"the flow {self.slug!r} asked for {reply.wanted}, which {who} cannot answer",
                 )
             fingerprint = orjson.dumps(reply.body, option=orjson.OPT_SORT_KEYS)
             if fingerprint in self._answered:

@@ -20,6 +20,10 @@ class Observer(Protocol):
         """The outpost record of a service became known or changed; uuid: this process's."""
         ...
 
+    def level(self, service: str, level: str) -> None:
+        """The outpost record of a service asks for this log level; whatever the server has, perhaps an unknown one."""
+        ...
+
     def refreshed(self, service: str, at: float) -> None:
         """The state of a service was read completely; at: seconds since the epoch."""
         ...
@@ -39,6 +43,9 @@ class Silence:
         """Nothing happens."""
 
     def outpost(self, service: str, name: str, uuid: str, version: str) -> None:
+        """Nothing happens."""
+
+    def level(self, service: str, level: str) -> None:
         """Nothing happens."""
 
     def refreshed(self, service: str, at: float) -> None:

@@ -13,7 +13,7 @@ from outpost import __version__
 from outpost.backends.authentik import warm
 from outpost.backends.authentik.authority import FlowAuthority
 from outpost.backends.authentik.catalog import ServiceCatalog
-from outpost.backends.authentik.client import Client, NotFound, Pools, TokenRefused
+from outpost.backends.authentik.client import Client, NoJson, NotFound, Pools, TokenRefused
 from outpost.backends.authentik.events import EventChannel, Listeners
 from outpost.backends.authentik.observer import Observer
 from outpost.backends.authentik.roster import AuthentikRoster
@@ -91,6 +91,7 @@ class Service:
         self._reading_people = asyncio.Lock()
         self._took_s = 0.0
         self._was_connected = False
+        self._knows_server = False
         self._knows_version = bool(settings.version)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -186,6 +187,7 @@ class Service:
             self._observer.refreshed(self.kind, self._around.wall_clock())
 
     async def _read_outpost(self) -> None:
+        await self._learn_server()
         await self._learn_version()
         shape = Shape(await self._prober.get("/outposts/instances/"), "outposts")
         records = list(shape.children("results"))
@@ -211,9 +213,25 @@ class Service:
         if (known, self.name) != (self._outpost_pk, name):
             self.name = name
             self._observer.outpost(kind, name, self._around.instance, self.client.version)
+        level = record.mapping("config").get("log_level")
+        if isinstance(level, str) and not record.optional_text("managed"):
+            self._observer.level(kind, level)
         if not known:
             assert self.channel is not None
             self._spawn(self.channel.run(), "events")
+
+    async def _learn_server(self) -> None:
+        """Make sure that it is an authentik server that answers: its general settings are there for everybody."""
+        if self._knows_server:
+            return
+        try:
+            shape = Shape(await self._prober.get("/root/config/"), "root config")
+            capabilities = shape.texts("capabilities")
+        except (NotFound, NoJson) as exc:
+            host = self._settings.host
+            raise BackendError(f"what answers at {host} is no authentik server ({exc}); check AUTHENTIK_HOST") from exc
+        self._observer.log("debug", "the server answers", service=self.kind or AUTO, capabilities=capabilities)
+        self._knows_server = True
 
     async def _learn_version(self) -> None:
         """The server flags outposts of another version than its own: say the same as it does."""

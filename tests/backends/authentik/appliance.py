@@ -24,9 +24,13 @@ class Ears(Silence):
         self.revoked: list[Revoked] = []
         self.connected: list[bool] = []
         self.changes = 0
+        self.levels: list[tuple[str, str]] = []
 
     def log(self, level: str, event: str, **fields: object) -> None:
         self.lines.append((level, event))
+
+    def level(self, service: str, level: str) -> None:
+        self.levels.append((service, level))
 
     def said(self, text: str) -> int:
         return sum(text in event for _, event in self.lines)

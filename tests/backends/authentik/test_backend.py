@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from aiohttp import web
 
 from outpost.backends.authentik.settings import AUTO
 from outpost.identity import Accepted, Mode, Rejected, Revoked, Secret, Source
@@ -19,8 +20,9 @@ from tests.backends.authentik.appliance import (
     small,
     until,
 )
+from tests.backends.authentik.script import Script, html, reply
 from tests.stub_authentik.model import FUTURE, NEW, OLD, Release
-from tests.stub_authentik.server import RADIUS_TOKEN, Stub
+from tests.stub_authentik.server import LDAP_TOKEN, RADIUS_TOKEN, Stub
 
 RELEASES = [pytest.param(release, id=release.version) for release in (OLD, NEW, FUTURE)]
 
@@ -272,6 +274,32 @@ async def test_a_wrong_host_is_named() -> None:
     async with running(stub, ears, host="http://127.0.0.1:1", retry_max_s=0.05) as backend:
         await until(lambda: ears.said("cannot be read"))
         assert "127.0.0.1" in backend.readiness()["ldap"]
+
+
+@pytest.mark.parametrize("page", [html(200), html(404), reply({"detail": "Not found."}, status=404)])
+async def test_another_server_than_authentik_is_named(page: web.Response) -> None:
+    ears = Ears()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=page.status, body=page.body, headers=page.headers)
+
+    async with Script(other=answer) as script:
+        async with running(small(), ears, host=script.url, retry_max_s=0.05) as backend:
+            await until(lambda: len(script.requests) >= 4)
+            assert f"what answers at {script.url} is no authentik server" in backend.readiness()["ldap"]
+            assert "AUTHENTIK_HOST" in backend.readiness()["ldap"]
+            assert ears.said("cannot be read") == 1
+
+
+async def test_the_log_level_is_the_outposts_unless_the_server_manages_it() -> None:
+    ears = Ears()
+    stub = small()
+    stub.outposts[LDAP_TOKEN].log_level = "debug"
+    stub.outposts[RADIUS_TOKEN].log_level = "trace"
+    stub.outposts[RADIUS_TOKEN].managed = "goauthentik.io/outposts/embedded"
+    async with stub, running(stub, ears, tokens=BOTH) as backend:
+        await ready(backend)
+        assert ears.levels == [("ldap", "debug")]
 
 
 async def test_one_provider_that_makes_no_sense_costs_only_itself() -> None:
