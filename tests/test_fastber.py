@@ -785,13 +785,30 @@ def test_an_inbox_shrinks_when_it_is_idle() -> None:
     write(inbox, oracle.message(1, oracle.extended(b"1.2", bytes(200_000))))
     assert inbox.next() is not None
     assert len(inbox.buffer()) == small
-    for _ in range(20):
-        write(inbox, MESSAGES["unbind"] * (len(inbox.buffer()) // len(MESSAGES["unbind"])))
-        drain(inbox)
+    rooms = [small]
+    for _ in range(8):
+        # Whatever is read to the last octet was perhaps not all there was.
+        data = oracle.message(1, oracle.extended(b"1.2", bytes(rooms[-1] - 60)))
+        data += oracle.message(1, oracle.extended(bytes(rooms[-1] - len(data) - 9)))
+        assert len(data) == rooms[-1]
+        write(inbox, data)
+        assert len(drain(inbox)) == 2
+        rooms.append(len(inbox.buffer()))
+    assert rooms == [4_096, 8_192, 16_384, 32_768, *[65_536] * 5]
     for _ in range(2):
         write(inbox, MESSAGES["unbind"])
         drain(inbox)
     assert len(inbox.buffer()) == small
+
+
+def test_an_inbox_is_not_moved_at_every_read() -> None:
+    inbox = Inbox(LIMITS)
+    write(inbox, oracle.message(1, oracle.extended(b"1.2", bytes(200_000)))[:-1000])
+    blocks = set()
+    for _ in range(60):
+        write(inbox, bytes(1000))
+        blocks.add(inbox.pending() + len(inbox.buffer()))
+    assert len(blocks) <= 2
 
 
 def test_limits_are_swapped_between_messages() -> None:
