@@ -1245,6 +1245,9 @@ cdef class Search:
         if f.op == FILTER_GREATER_OR_EQUAL or f.op == FILTER_LESS_OR_EQUAL:
             if f.kind == K_INTEGER:
                 order = compare_integers(text, size, piece.data, piece.size)
+            elif f.kind == K_TIME:
+                # Without the Z, which sorts behind the point of a fraction.
+                order = compare_octets(text, max(size, 1) - 1, piece.data, piece.size - 1)
             else:
                 order = compare_octets(text, size, piece.data, piece.size)
             return order >= 0 if f.op == FILTER_GREATER_OR_EQUAL else order <= 0

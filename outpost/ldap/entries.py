@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from outpost.errors import ConfigError, DecodeError
 from outpost.identity import Group, LdapProvider, People, User
-from outpost.ldap.dn import escape, normalise, parse
+from outpost.ldap.dn import LONG_VALUE, escape, normalise, parse
 from outpost.ldap.schema import ATTRIBUTE_TYPES, INVALID_IN_NAMES
 
 Value = bytes | Sequence[bytes]
@@ -106,7 +106,7 @@ class Naming:
         return self._below("cn", user.username, self.virtual_groups)
 
     def _below(self, attribute: str, value: str, container: bytes) -> tuple[bytes, bytes | None]:
-        if _SIMPLE.match(value):
+        if len(value) < LONG_VALUE and _SIMPLE.match(value):
             dn = f"{attribute}={value},".encode() + container
             return dn, dn if self.exact else None
         return f"{attribute}={escape(value)},".encode() + container, None
@@ -158,7 +158,7 @@ def custom_values(attributes: Mapping[str, Any], username: str | None) -> dict[s
 def generalized_time(at: datetime) -> bytes:
     """RFC 4517 3.3.13, in whole seconds of UTC; a time without zone is UTC."""
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-    return at.strftime("%Y%m%d%H%M%SZ").encode()
+    return f"{at.year:04}{at:%m%d%H%M%SZ}".encode()
 
 
 def _number(attributes: Mapping[str, Any], name: str, otherwise: int) -> bytes:
@@ -217,10 +217,13 @@ class Directory:
         self._above: dict[str, tuple[str, ...]] = {}
         self._members: dict[str, list[User]] = {pk: [] for pk in self.groups}
         self._children: dict[str, list[str]] = {pk: [] for pk in self.groups}
-        for group in self._groups:
-            for parent in group.parents:
-                if parent in self._children:
-                    self._children[parent].append(group.pk)
+        self._parents = {
+            group.pk: [pk for pk in dict.fromkeys(group.parents) if pk in self.groups and pk != group.pk]
+            for group in self._groups
+        }
+        for pk, parents in self._parents.items():
+            for parent in parents:
+                self._children[parent].append(pk)
         for user in self._users:
             for pk in self.memberships(user):
                 self._members[pk].append(user)
@@ -242,7 +245,7 @@ class Directory:
 
     def memberships(self, user: User) -> Sequence[str]:
         """pks of the groups that the user is a member of, directly or effectively as the provider says."""
-        direct = [pk for pk in user.groups if pk in self.groups]
+        direct = [pk for pk in dict.fromkeys(user.groups) if pk in self.groups]
         if self.provider.options.nested_groups != "effective":
             return direct
         found = dict.fromkeys(direct)
@@ -255,12 +258,12 @@ class Directory:
         known = self._above.get(pk)
         if known is None:
             seen: dict[str, None] = {}
-            todo = list(self.groups[pk].parents)
+            todo = list(self._parents[pk])
             while todo:
                 parent = todo.pop()
-                if parent in self.groups and parent not in seen and parent != pk:
+                if parent not in seen and parent != pk:
                     seen[parent] = None
-                    todo.extend(self.groups[parent].parents)
+                    todo.extend(self._parents[parent])
             known = self._above[pk] = tuple(seen)
         return known
 
@@ -357,7 +360,7 @@ class Directory:
         users = self._members[group.pk]
         members = [self._user_dns[user.pk] for user in users] + [self._group_dns[pk] for pk in self._children[group.pk]]
         effective = self.provider.options.nested_groups == "effective"
-        above = self.ancestors(group.pk) if effective else [pk for pk in group.parents if pk in self.groups]
+        above = self.ancestors(group.pk) if effective else self._parents[group.pk]
         built: list[tuple[str, Value]] = [
             ("objectClass", GROUP_CLASSES),
             ("cn", name),

@@ -83,7 +83,7 @@ def normalise_value(kind: int, value: bytes) -> bytes | None:
         return _time(value)
     if kind == Kind.TELEPHONE_NUMBER:
         try:
-            return re.sub(r"[\s-]+", "", prepare(value.decode(), fold=True)).encode() or None
+            return _digits(prepare(value.decode(), fold=True)) or None
         except UnicodeDecodeError:
             return None
     if kind == Kind.OID:
@@ -106,12 +106,17 @@ def normalise_substring(kind: int, value: bytes, *, initial: bool, final: bool) 
     except UnicodeDecodeError:
         return None
     if kind == Kind.TELEPHONE_NUMBER:
-        return re.sub(r"[\s-]+", "", text).encode()
+        return _digits(text)
     if initial:
         text = text.lstrip(" ")
     if final:
         text = text.rstrip(" ")
     return text.encode()
+
+
+def _digits(text: str) -> bytes:
+    """RFC 4518 2.6.3; what was apart may be composed once the spaces are gone."""
+    return unicodedata.normalize("NFKC", re.sub(r"[\s-]+", "", text)).encode()
 
 
 def _time(value: bytes) -> bytes | None:

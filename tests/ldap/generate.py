@@ -154,7 +154,7 @@ class Questions:
             found = chance.choice(chance.choice(list(self.held.values())))
         else:
             found = chance.choice(
-                (*TEXTS, "", " ", "2.5.6.6", "20240303040506Z", "202403030405+0100", "-0", "+5")
+                (*TEXTS, "", " ", "2.5.6.6", "20240303040506Z", "202403030405+0100", "20240303040506.5Z", "-0", "+5")
             ).encode()
         twist = chance.random()
         if twist < 0.25:

@@ -283,6 +283,9 @@ def test_entries_come_container_by_container_in_order_of_name() -> None:
         ("(cn<=bob)", ["alice", "bob", "g:admins", "g:all", "v:alice", "v:bob"]),
         ("(createTimestamp>=20240229115959Z)", ["alice"]),
         ("(createTimestamp<=20240229115959Z)", []),
+        ("(createTimestamp<=20240229120000.5Z)", ["alice"]),
+        ("(createTimestamp>=20240229120000.5Z)", []),
+        ("(createTimestamp<=20240229130000+0100)", ["alice"]),
         ("(ak-active>=TRUE)", []),
         (f"(member>=cn=alice,{USERS})", []),
         # approximate: as equality (RFC 4511 4.5.1.7.6)

@@ -29,7 +29,8 @@ FILTERS = [
         "(objectClass=*)", "(cn=alice)", "(|(cn=a*)(cn=*b)(mail=*example*))", "(uidNumber>=2001)", "(memberOf=*)",
         "(shadowMax:1.2.840.113556.1.4.803:=1)", "(cn:caseExactMatch:=z)", "(ou:dn:=users)",
         "(:caseIgnoreMatch:=red)",
-        "(loginShell:caseIgnoreMatch:=red)", "(|(objectClass=user)(objectClass=group))", "(ou:dn:caseExactMatch:=users)",
+        "(loginShell:caseIgnoreMatch:=red)", "(|(objectClass=user)(objectClass=group))",
+        "(ou:dn:caseExactMatch:=users)",
     )
 ]  # fmt: skip
 
