@@ -37,6 +37,10 @@ class LdapObserver(Protocol):
         """A Bind was answered; bind_dn is the name in it."""
         ...
 
+    def explained(self, app: str, client: str, bind_dn: bytes, detail: str) -> None:
+        """Why a Bind did not succeed, in words for an administrator; never a secret."""
+        ...
+
     def searched(
         self,
         app: str,
@@ -73,6 +77,9 @@ class Silent:
         """Nothing."""
 
     def bound(self, app: str, client: str, bind_dn: bytes, took_s: float, result_code: int, reason: str) -> None:
+        """Nothing."""
+
+    def explained(self, app: str, client: str, bind_dn: bytes, detail: str) -> None:
         """Nothing."""
 
     def searched(

@@ -65,6 +65,11 @@ class LdapMeter:
 
             self._log.put("info", LOGGER, "Bind request", fields)
 
+    def explained(self, app: str, client: str, bind_dn: bytes, detail: str) -> None:
+        """Tells."""
+        fields = {"app": app, "client": client, "bindDN": _text(bind_dn).lower(), "detail": detail}
+        self._log.put("info", LOGGER, "Login explained", fields)
+
     def searched(
         self,
         app: str,

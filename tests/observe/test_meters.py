@@ -115,6 +115,15 @@ def test_ldap_request_lines(desk) -> None:
     assert bind["requestId"] != found["requestId"]
 
 
+def test_a_refused_bind_is_explained_in_words(desk) -> None:
+    meter = LdapMeter(desk.writer, lambda: "hub")
+    meter.explained("app", "192.0.2.1", b"cn=Alice,DC=x", "the flow 'f' asked for a WebAuthn device")
+    (line,) = desk.lines()
+    assert line["event"] == "Login explained"
+    assert (line["bindDN"], line["client"], line["app"]) == ("cn=alice,dc=x", "192.0.2.1", "app")
+    assert line["detail"] == "the flow 'f' asked for a WebAuthn device"
+
+
 def test_radius_names_labels_and_lines(desk) -> None:
     meter = RadiusMeter(desk.writer, lambda: "hub")
     desk.exposition.add(meter.families)

@@ -216,6 +216,8 @@ class Binder:
             raise TypeError(f"no decision: {type(decision).__name__}")
         took = self._clock() - now
         self._observer.bound(provider.application_slug, session.address, name, took, code, reason)
+        if isinstance(decision, Rejected | Unavailable) and decision.detail:
+            self._observer.explained(provider.application_slug, session.address, name, decision.detail)
         return encode_bind_result(request.message_id, code, diagnostic=diagnostic)
 
     def _refuse(
