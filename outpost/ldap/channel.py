@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, final
+from typing import Protocol, cast, final
 
 from outpost._fastber import AbandonRequest, BindRequest, Limits, Request, UnbindRequest
 from outpost.errors import LimitExceeded, ProtocolError, SequenceError
@@ -82,9 +82,8 @@ class Channel(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The transport is ready (TLS handshake done, for ldaps)."""
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._transport = transport
+        there = self._transport = cast(asyncio.Transport, transport)
+        there.set_write_buffer_limits(high=HIGH_WATER)
         self._observer.connected(self._listener)
 
     def get_buffer(self, sizehint: int) -> memoryview:
