@@ -174,6 +174,10 @@ class Channel(asyncio.BufferedProtocol):
                 request = self._connection.next()
                 if request is None:
                     break
+                if isinstance(request, UnbindRequest):
+                    self._write(out)
+                    self._close("unbind")
+                    return
                 self._serve(request, out)
         except ProtocolError as error:
             self._write(out)
@@ -191,9 +195,6 @@ class Channel(asyncio.BufferedProtocol):
         self._balance()
 
     def _serve(self, request: Request, out: list[bytes]) -> None:
-        if isinstance(request, UnbindRequest):
-            self._close("unbind")
-            return
         if isinstance(request, AbandonRequest):
             self._stop(request.abandoned_id)
             return

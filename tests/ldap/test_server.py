@@ -8,6 +8,7 @@ import pytest
 from outpost.identity import (
     Challenge,
     Mode,
+    People,
     Rejected,
     RejectReason,
     Revoked,
@@ -53,7 +54,6 @@ async def test_simple_bind(name: str, password: str, code: int) -> None:
         assert await client.bind(name, password) == code
         assert there.seen.binds[-1][1] == code
         assert (await client.search("", scope=0))[0] == 0, "a refusal closes nothing"
-        await client.close()
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,6 @@ async def test_every_decision_has_its_code_and_only_one_is_success(decision: obj
         client = await there.client()
         assert await client.bind(ALICE, "alice-pw") == code
         assert (await client.search(BASE))[0] == 50
-        await client.close()
 
 
 async def test_a_failed_bind_leaves_nobody_bound() -> None:
@@ -86,7 +85,6 @@ async def test_a_failed_bind_leaves_nobody_bound() -> None:
         assert await client.bind(SERVICE, "wrong") == 49
         assert (await client.search(BASE))[0] == 50
         assert there.sessions.held == []
-        await client.close()
 
 
 async def test_other_versions_and_mechanisms() -> None:
@@ -97,7 +95,6 @@ async def test_other_versions_and_mechanisms() -> None:
             client.send(encode.sasl_bind(client.next_id, mechanism, b"\0alice\0alice-pw"))
             assert decode.result((await client.message()).content)[0] == code
         assert there.authority.asked == []
-        await client.close()
 
 
 @pytest.mark.parametrize(
@@ -122,7 +119,6 @@ async def test_sasl_plain_over_tls(credentials: bytes, code: int) -> None:
         client.send(encode.sasl_bind(client.next_id, "PLAIN", credentials))
         assert decode.result((await client.message()).content)[0] == code
         assert (await client.search(BASE))[0] == (0 if code == 0 else 50)
-        await client.close()
 
 
 async def test_what_follows_a_bind_waits_for_it() -> None:
@@ -138,7 +134,6 @@ async def test_what_follows_a_bind_waits_for_it() -> None:
         assert [(await client.message()).message_id for _ in range(3)] == [1, 2, 2]
         assert await client.is_closed()
         assert there.seen.searches[-1] == (0, "", 1)
-        await other.close()
 
 
 async def test_a_client_that_leaves_during_its_bind_disturbs_nobody() -> None:
@@ -149,10 +144,11 @@ async def test_a_client_that_leaves_during_its_bind_disturbs_nobody() -> None:
         while not there.authority.asked:
             await asyncio.sleep(0.001)
         client.writer.transport.abort()
-        while there.server.open:
-            await asyncio.sleep(0.001)
+        other = await there.client()
+        assert (await other.search("", scope=0))[0] == 0
         there.authority.hold.set()
-        await asyncio.sleep(0)
+        while there.server.open > 1:
+            await asyncio.sleep(0.001)
         assert there.sessions.held == []
 
 
@@ -176,7 +172,6 @@ async def test_scopes_filters_and_attributes() -> None:
         assert (await client.search("cn=x,dc=elsewhere"))[0] == 32
         assert (await client.search("nonsense"))[0] == 34
         assert (await client.search(BASE, size_limit=2))[0] == 4
-        await client.close()
 
 
 async def test_a_user_sees_himself_only() -> None:
@@ -185,7 +180,6 @@ async def test_a_user_sees_himself_only() -> None:
         _, found, _ = await client.search(BASE, "(objectClass=person)")
         assert [one.dn for one in found] == [ALICE.encode()]
         assert (await client.search(f"cn=bob,ou=users,{BASE}", scope=0))[0] == 32
-        await client.close()
 
 
 async def test_anonymous_reads_the_root_dse_and_nothing_else() -> None:
@@ -198,7 +192,6 @@ async def test_anonymous_reads_the_root_dse_and_nothing_else() -> None:
             assert (await client.search(base, scope=0))[0:2] == (50, [])
         client.send(encode.compare(9, ALICE, "cn", "alice"))
         assert decode.result((await client.message()).content)[0] == 50
-        await client.close()
 
 
 async def test_the_subschema() -> None:
@@ -209,7 +202,6 @@ async def test_the_subschema() -> None:
             assert {b"attributeTypes", b"objectClasses", b"matchingRules"} <= {name for name, _ in entry.attributes}
         for filter in ("(objectClass=person)", "(!(objectClass=*))", "(unknown=x)", "(!(unknown=x))"):
             assert (await client.search("cn=subschema", filter, scope=0))[1] == []
-        await client.close()
 
 
 async def test_before_the_first_directory_searches_are_busy_and_binds_work() -> None:
@@ -218,7 +210,6 @@ async def test_before_the_first_directory_searches_are_busy_and_binds_work() -> 
         assert (await client.search(BASE))[0] == 51
         await there.change(people())
         assert (await client.search(BASE))[0] == 0
-        await client.close()
 
 
 async def test_who_came_after_the_directory_was_read_is_looked_up() -> None:
@@ -226,13 +217,12 @@ async def test_who_came_after_the_directory_was_read_is_looked_up() -> None:
         full = there.roster.people
         assert full is not None
         client = await there.client("alice")
-        await there.change(people(0, generation=2)._replace() if False else type(full)(full.users[1:], (), 2, 0.0))
+        await there.change(People(full.users[1:], (), 2, 0.0))
         there.roster.people = full
         assert [one.dn for one in (await client.search(BASE, "(cn=alice)"))[1]][:1] == [ALICE.encode()]
         assert there.roster.fetched[-1].user_pk == 1
         there.roster.is_down = True
         assert (await client.search(BASE, "(cn=alice)"))[0] == 52
-        await client.close()
 
 
 async def test_direct_mode_asks_each_time_for_as_little_as_it_can() -> None:
@@ -248,7 +238,6 @@ async def test_direct_mode_asks_each_time_for_as_little_as_it_can() -> None:
         assert (await client.search(ALICE, scope=0))[0] == 52
         client.send(encode.compare(99, ALICE, "cn", "alice"))
         assert decode.result((await client.message()).content)[0] == 52
-        await client.close()
 
 
 async def test_large_results_stream_and_a_slow_reader_holds_only_himself_up() -> None:
@@ -265,8 +254,6 @@ async def test_large_results_stream_and_a_slow_reader_holds_only_himself_up() ->
             done += found.tag == 0x65
             entries += found.tag == 0x64
         assert entries == 20 * (5 + 3000 * 2)
-        await slow.close()
-        await quick.close()
 
 
 async def test_abandon_and_cancel_stop_work() -> None:
@@ -292,7 +279,6 @@ async def test_abandon_and_cancel_stop_work() -> None:
             assert found.message_id != last or found.tag == 0x64
         assert decode.result(found.content)[0] == 119
         assert -1 in [code for code, _, _ in there.seen.searches]
-        await client.close()
 
 
 async def test_time_limits() -> None:
@@ -306,7 +292,6 @@ async def test_time_limits() -> None:
         client = await there.client("ldapservice")
         assert (await client.search(BASE, attributes=["*", "+"], time_limit=1))[0] == 3
         assert (await client.search(ALICE, scope=0, time_limit=5))[0] == 0
-        await client.close()
 
 
 async def test_the_servers_own_limits() -> None:
@@ -317,7 +302,6 @@ async def test_the_servers_own_limits() -> None:
         assert (code, len(entries)) == (4, 4)
         sort = encode.control("1.2.840.113556.1.4.473", True, encode.tlv(0x30, encode.tlv(0x30, encode.octets("cn"))))
         assert (await client.search(BASE, controls=[sort]))[0] == 11
-        await client.close()
 
 
 # -- other operations -----------------------------------------------------------------------------
@@ -342,7 +326,6 @@ async def test_compare(entry: str, attribute: str, value: str, code: int) -> Non
         client.send(encode.compare(7, entry, attribute, value))
         found = await client.message()
         assert (found.tag, decode.result(found.content)[0]) == (0x6F, code)
-        await client.close()
 
 
 async def test_compare_sees_no_more_than_search() -> None:
@@ -351,7 +334,6 @@ async def test_compare_sees_no_more_than_search() -> None:
         for entry, code in ((ALICE, 6), (f"cn=bob,ou=users,{BASE}", 32)):
             client.send(encode.compare(client.next_id, entry, "objectClass", "person"))
             assert decode.result((await client.message()).content)[0] == code
-        await client.close()
 
 
 async def test_writes_are_refused_with_a_sentence() -> None:
@@ -362,7 +344,6 @@ async def test_writes_are_refused_with_a_sentence() -> None:
             found = await client.message()
             assert (found.tag, decode.result(found.content)[0]) == (answer, 53)
             assert decode.result(found.content)[2]
-        await client.close()
 
 
 async def test_who_am_i() -> None:
@@ -378,7 +359,6 @@ async def test_who_am_i() -> None:
         assert decode.result((await client.message()).content)[0] == 2
         client.send(encode.extended(client.next_id, "1.2.3.4"))
         assert decode.result((await client.message()).content)[0] == 2
-        await client.close()
 
 
 async def test_critical_controls_that_are_unknown_are_refused_everywhere() -> None:
@@ -396,7 +376,6 @@ async def test_critical_controls_that_are_unknown_are_refused_everywhere() -> No
         assert decode.result((await client.message()).content)[0] == 12
         client.send(encode.extended(client.next_id, "1.3.6.1.4.1.4203.1.11.3", None, unknown))
         assert decode.result((await client.message()).content)[0] == 12
-        await client.close()
 
 
 # -- the connection -------------------------------------------------------------------------------
@@ -424,8 +403,6 @@ async def test_what_is_no_ldap_ends_with_a_notice_and_hurts_nobody_else(octets: 
         assert dict(decode.elements(found.content))[0x8A] == NOTICE
         assert await client.is_closed()
         assert (await other.search(ALICE, scope=0))[0] == 0
-        await client.close()
-        await other.close()
 
 
 async def test_more_may_be_said_after_a_bind() -> None:
@@ -438,7 +415,6 @@ async def test_more_may_be_said_after_a_bind() -> None:
         client.send(encode.search(client.next_id, "", filter))
         assert decode.result((await client.message()).content)[0] == 11
         assert await client.is_closed()
-        await client.close()
 
 
 async def test_one_octet_at_a_time() -> None:
@@ -448,7 +424,6 @@ async def test_one_octet_at_a_time() -> None:
             client.send(bytes([octet]))
             await asyncio.sleep(0)
         assert decode.result((await client.message()).content)[0] == 0
-        await client.close()
 
 
 async def test_half_closing_still_gets_the_answer() -> None:
@@ -462,7 +437,6 @@ async def test_half_closing_still_gets_the_answer() -> None:
         there.authority.hold.set()
         assert decode.result((await client.message()).content)[0] == 0
         assert await client.is_closed()
-        await client.close()
 
 
 async def test_a_bug_costs_one_answer() -> None:
@@ -476,7 +450,6 @@ async def test_a_bug_costs_one_answer() -> None:
         assert len(there.seen.failures) == 1
         there.directories._shelves[1] = shelf
         assert (await client.search(BASE))[0] == 0
-        await client.close()
 
 
 async def test_connections_are_limited() -> None:
@@ -491,8 +464,6 @@ async def test_connections_are_limited() -> None:
             await asyncio.sleep(0.001)
         again = await there.client()
         assert (await again.search("", scope=0))[0] == 0
-        for one in (*clients, third, again):
-            await one.close()
 
 
 async def test_idle_and_stalled_connections_end() -> None:
@@ -513,8 +484,6 @@ async def test_idle_and_stalled_connections_end() -> None:
         now[0] = 1000.0
         there.server._swept()
         assert decode.result((await bound.message()).content)[0] == 52
-        for one in (anonymous, bound, stalled):
-            await one.close()
 
 
 @pytest.mark.parametrize(
@@ -540,8 +509,6 @@ async def test_revocation_ends_the_connections_that_rest_on_it(revoked: Revoked,
         else:
             assert (await client.search(ALICE, scope=0))[0] == 0
         assert (await other.search("", scope=0))[0] == 0
-        await client.close()
-        await other.close()
 
 
 async def test_a_provider_that_is_gone_takes_its_connections_along() -> None:
@@ -554,8 +521,6 @@ async def test_a_provider_that_is_gone_takes_its_connections_along() -> None:
         assert decode.result((await client.message()).content)[0] == 52
         assert (await other.search("dc=second"))[0] == 0
         assert await other.bind(ALICE, "alice-pw") == 50
-        await client.close()
-        await other.close()
 
 
 async def test_stopping_says_goodbye() -> None:
@@ -572,8 +537,6 @@ async def test_stopping_says_goodbye() -> None:
         assert decode.result((await busy.message()).content)[0] == 0, "what is in work is answered"
         assert dict(decode.elements((await busy.message()).content))[0x8A] == NOTICE
         await stopping
-        await client.close()
-        await busy.close()
 
 
 async def test_a_message_id_in_use_ends_the_session() -> None:
@@ -585,7 +548,6 @@ async def test_a_message_id_in_use_ends_the_session() -> None:
                 last = await client.message()
         assert last.message_id == 0
         assert there.seen.ends == ["sequence"]
-        await client.close()
 
 
 # -- PROXY protocol -------------------------------------------------------------------------------
@@ -630,7 +592,6 @@ async def test_proxy_headers(header: bytes, address: str | None) -> None:
         else:
             assert decode.result((await client.message()).content)[0] == 0
             assert there.authority.asked == [("alice", address)]
-        await client.close()
 
 
 async def test_headers_from_strangers_are_no_ldap() -> None:
@@ -640,7 +601,6 @@ async def test_headers_from_strangers_are_no_ldap() -> None:
         assert decode.result((await client.message()).content)[0] == 2
         assert await client.is_closed()
         assert there.authority.asked == []
-        await client.close()
 
 
 async def test_a_header_that_never_comes() -> None:
@@ -649,4 +609,3 @@ async def test_a_header_that_never_comes() -> None:
         client.send(b"PRO")
         assert await client.is_closed()
         assert there.seen.refused == ["proxy"]
-        await client.close()

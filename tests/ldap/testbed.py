@@ -182,6 +182,7 @@ class Bed:
     served: Served
     port: int
     tls_port: int
+    clients: list["Client"] = dataclasses.field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -213,6 +214,7 @@ class Bed:
             "127.0.0.1", port, ssl=tls, server_hostname=(name or "localhost") if tls else None
         )
         client = Client(reader, writer)
+        self.clients.append(client)
         if who:
             assert await client.bind(f"cn={who},ou=users,{BASE}", PASSWORDS[who]) == 0
         return client
@@ -318,6 +320,8 @@ async def bed(
         assert flaws == (), flaws
         yield found
     finally:
+        for client in found.clients:
+            await client.close()
         await server.stop(0.2)
         await gate.stop()
     assert server.open == 0
