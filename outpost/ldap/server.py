@@ -246,11 +246,11 @@ class LdapServer:
             except BaseException:
                 self.gone(channel)
                 raise
-        except (OSError, ssl.SSLError, EOFError):
-            self.observer.disconnected_early(listener, address, "handshake" if listener == "ldaps" else "lost")
-            there.close()
         except (DecodeError, TimeoutError):
             self.observer.disconnected_early(listener, address, "proxy")
+            there.close()
+        except (OSError, ssl.SSLError, EOFError):
+            self.observer.disconnected_early(listener, address, "handshake" if listener == "ldaps" else "lost")
             there.close()
         except asyncio.CancelledError:
             there.close()
