@@ -310,6 +310,7 @@ class Challenge:
     continuation: object
     """Opaque to everybody but the backend that made it; resumed at most once."""
     expires_at: float | None = None
+    attributes: ReplyAttributes = ReplyAttributes()
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,16 @@ from outpost.radius.conversations import DEFAULTS, ConversationLimits, Conversat
 from outpost.radius.dictionary import Dictionary
 from outpost.radius.exchange import Request
 from outpost.radius.observer import DropReason, RadiusObserver
-from outpost.radius.packet import CALL_CHECK, CLASS, EAP_MESSAGE, STATE, Code, encode_attribute, encode_text
+from outpost.radius.packet import (
+    CALL_CHECK,
+    CLASS,
+    EAP_MESSAGE,
+    REPLY_MESSAGE,
+    STATE,
+    Code,
+    encode_attribute,
+    encode_text,
+)
 
 STATUS_PER_S = 500
 """Status-Server requests answered per second and address: many devices may be behind one, and ask every few seconds."""
@@ -278,6 +287,11 @@ class RadiusService:
         provider = request.client.provider
         if not provider.options.challenge:
             return self._reject(request, username, RejectReason.CODE_REQUIRED)
+        try:
+            further = self._render(request, Code.ACCESS_CHALLENGE, challenge.attributes)
+        except Flawed as exc:
+            self._explain(request, username, str(exc))
+            return self._reject(request, username, exc.reason)
         lifetime_s = None if challenge.expires_at is None else challenge.expires_at - self._epoch()
         state = self._conversations.open(
             provider.pk,
@@ -288,7 +302,7 @@ class RadiusService:
             lifetime_s=lifetime_s,
         )
         self._tell_conversations()
-        attributes = encode_attribute(STATE, state) + encode_text(18, challenge.prompt)
+        attributes = encode_attribute(STATE, state) + encode_text(REPLY_MESSAGE, challenge.prompt) + further
         return self._reply(request, Code.ACCESS_CHALLENGE, attributes, username)
 
     def _reject(

@@ -91,6 +91,26 @@ async def test_a_prompt_is_for_one_user_and_one_device() -> None:
         assert bed.gate.resumed == [] and len(bed.gate.asked) == 2
 
 
+async def test_a_prompt_carries_what_it_may_behind_its_own_message() -> None:
+    async with serving() as bed:
+        bed.gate.codes["alice"] = b"123456"
+        bed.gate.attributes = ReplyAttributes(
+            (("Filter-Id", "web"), ("Reply-Message", "hi"), ("Session-Timeout", "60"), ("Cisco-AVPair", "a=b"))
+        )
+        with bed.client() as client:
+            reply = await client.ask(login())
+            assert reply[0] == Code.ACCESS_CHALLENGE
+            assert told(reply)[1:] == [
+                (18, b"Code, please"),
+                (18, b"hi"),
+                (27, b"\0\0\0\x3c"),
+                (26, b"\0\0\0\x09\x01\x05a=b"),
+            ]
+            bed.gate.attributes = ReplyAttributes((("Nope", "x"),))
+            assert (await client.ask(login(identifier=2)))[0] == Code.ACCESS_REJECT
+        assert bed.observer.answers[1][5] == "attribute_parse_failed"
+
+
 async def test_without_challenges_a_missing_code_is_a_refusal() -> None:
     async with serving(provider(challenge=False)) as bed:
         bed.gate.codes["alice"] = b"123456"

@@ -128,7 +128,7 @@ class ScriptedGate:
         if self.users.get(username) != secret.reveal():
             return Rejected(RejectReason.INVALID_CREDENTIALS, attributes=self.attributes)
         if username in self.codes:
-            return Challenge("Code, please", username)
+            return Challenge("Code, please", username, attributes=self.attributes)
         return Accepted(Identity(1, username, can_search=False, session=self.session), attributes=self.attributes)
 
     async def resume(self, provider: RadiusProvider, continuation: object, secret: Secret, source: Source) -> Decision:

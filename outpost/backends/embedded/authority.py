@@ -31,6 +31,7 @@ from outpost.identity import (
     RadiusProvider,
     Rejected,
     RejectReason,
+    ReplyAttributes,
     Secret,
     Source,
     Unavailable,
@@ -253,7 +254,7 @@ class EmbeddedAuthority:
             return Unavailable(UnavailableReason.BUSY, "too many challenges wait for their answer")
         continuation = _Continuation(account, provider, now + CHALLENGE_S)
         self._waiting[continuation] = None
-        return Challenge(PROMPT, continuation, self._wall_clock() + CHALLENGE_S)
+        return Challenge(PROMPT, continuation, self._wall_clock() + CHALLENGE_S, _reply(provider, account))
 
 
 def _admitted(
@@ -263,13 +264,20 @@ def _admitted(
     provider, application = serving
     if application.admits(account) is not True:
         return Rejected(
-            RejectReason.ACCESS_DENIED, f"the bindings of application {application.slug!r} do not let the user in"
+            RejectReason.ACCESS_DENIED,
+            f"the bindings of application {application.slug!r} do not let the user in",
+            _reply(provider, account),
         )
     if isinstance(provider, LdapProvider):
         can_search = account.is_superuser or provider.search_group in account.memberships
         return Accepted(Identity(account.pk, account.username, can_search), expires_at, used_code=used_code)
     identity = Identity(account.pk, account.username, can_search=False)
-    return Accepted(identity, expires_at, account.reply, used_code)
+    return Accepted(identity, expires_at, _reply(provider, account), used_code)
+
+
+def _reply(provider: Provider, account: Account) -> ReplyAttributes:
+    """What a reply to somebody who proved who he is says besides; of a refusal or prompt little is sent."""
+    return account.reply if isinstance(provider, RadiusProvider) else ReplyAttributes()
 
 
 def _not_ready() -> Unavailable:

@@ -478,6 +478,16 @@ async def test_reply_attributes_are_for_radius() -> None:
         assert accepted(await it.ldap("ann", "pw-ann")).attributes == ReplyAttributes()
 
 
+async def test_prompts_and_refusals_of_who_proved_to_be_somebody_carry_attributes_too() -> None:
+    reply = ReplyAttributes((("Reply-Message", "hi"),))
+    cast = [account(7, "ann", HASHED, reply=reply), account(8, "bob", HASHED, reply=reply, totp=(TOTP,))]
+    with desk(*cast, applications=applications(Binding(0, 99, None))) as it:
+        assert (await it.radius("ann", "pw-ann")).attributes == reply
+        assert (await it.radius("ann", "wrong")).attributes == ReplyAttributes()
+        asked = await it.radius("bob", "pw-ann")
+        assert isinstance(asked, Challenge) and asked.attributes == reply
+
+
 # -- providers and changes ------------------------------------------------------------------------
 
 
