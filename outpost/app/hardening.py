@@ -7,6 +7,8 @@ import resource
 
 PR_SET_DUMPABLE = 4
 """prctl(2): without it neither a core dump nor another process of the same user sees our memory."""
+MALLOC = ((-3, 1 << 20), (-1, 1 << 20), (-8, 4))
+"""mallopt(3): M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in octets, M_ARENA_MAX."""
 FILES_WANTED = 1 << 20
 """Descriptors beyond which nothing is gained; some systems allow billions."""
 
@@ -20,6 +22,19 @@ def forbid_core_dumps() -> None:
     except (OSError, AttributeError):
         # Not Linux: the resource limit is what there is.
         return
+
+
+def return_memory() -> None:
+    """Give what large, short-lived buffers took (20 MiB for one argon2id hash) back to the system at once.
+
+    The C library otherwise learns from the first of them to keep the next ones.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return  # another C library, which has its own ways
+    for parameter, value in MALLOC:
+        mallopt(parameter, value)
 
 
 def raise_file_limit() -> int:

@@ -32,6 +32,7 @@ def run(settings: Settings) -> int:
     process = settings.part(ProcessSettings)
     if not process.core_dumps:
         hardening.forbid_core_dumps()
+    hardening.return_memory()
     files = hardening.raise_file_limit()
     writer = log_writer(settings.part(LogSettings))
     logs.configure(writer)
