@@ -27,7 +27,7 @@ from outpost.identity import LdapProvider, Mode, Publish, Revoked, Secret
 RETRY_FIRST_S = 0.25
 MIN_INTERVAL_S = 30.0
 """The server's own floor for `refresh_interval`."""
-MIN_PEOPLE_GAP_S = 10.0
+MIN_PEOPLE_GAP_S = 3.0
 """Updates come in bunches and are never about people: these are read again this long after the last time at the
 earliest, and the longer it takes the less often."""
 MAX_REVOKED = 5000
