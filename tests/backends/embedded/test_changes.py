@@ -49,7 +49,7 @@ def test_nothing_for_what_is_new() -> None:
         {"is_superuser": True},
         {"reply": ReplyAttributes((("Class", "x"),))},
     ],
-    ids=str,
+    ids=lambda changes: "-".join(f"{name}-{type(value).__name__}" for name, value in changes.items()),
 )
 def test_a_changed_account_is_forgotten_and_nobody_else(changes) -> None:
     assert change([replace(ANN, **changes), BOB]) == [Revoked(user_pk=7)]
