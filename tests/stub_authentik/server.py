@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import pathlib
 import re
+import ssl
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,6 +59,9 @@ class Stub:
         self.release = release
         self.prefix = prefix
         self.port = 0
+        self.tls: ssl.SSLContext | None = None
+        self.socket: pathlib.Path | None = None
+        """Listen here instead of on a port."""
         self.users: dict[int, User] = {}
         self.groups: dict[str, Group] = {}
         self.providers: dict[int, Provider] = {}
@@ -89,7 +94,9 @@ class Stub:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{self.prefix}"
+        if self.socket is not None:
+            return f"unix://{self.socket}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}{self.prefix}"
 
     async def start(self) -> None:
         app = web.Application(middlewares=[self._middleware])
@@ -100,9 +107,11 @@ class Stub:
         app.router.add_route("*", "/{rest:.*}", self._nothing)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True)
-        await site.start()
         self._runner = runner
+        if self.socket is not None:
+            await web.UnixSite(runner, self.socket).start()
+            return
+        await web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self.tls, reuse_address=True).start()
         self.port = runner.addresses[0][1]
 
     async def stop(self) -> None:

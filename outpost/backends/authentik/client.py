@@ -6,6 +6,7 @@ REST requests carry the outpost's token as Bearer; requests on behalf of a user 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import ssl
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Any, Self
 
 import aiohttp
 import orjson
+from aiohttp.client_exceptions import UnixClientConnectorError
 from yarl import URL
 
 from outpost.backends.authentik.address import Address, Query
@@ -135,6 +137,8 @@ class Pool:
             raise BackendUnavailable(f"{what}: the server's certificate is not trusted: {reason}") from exc
         except aiohttp.ClientSSLError as exc:
             raise BackendUnavailable(f"{what}: TLS with the server failed: {exc}") from exc
+        except aiohttp.ClientConnectorError as exc:
+            raise BackendUnavailable(f"{what}: {unreachable(exc)}") from exc
         except aiohttp.ConnectionTimeoutError as exc:
             raise BackendTimeout(f"{what}: the server does not take connections") from exc
         except TimeoutError as exc:
@@ -147,6 +151,15 @@ class Pool:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def unreachable(error: aiohttp.ClientConnectorError) -> str:
+    """Why no connection came about."""
+    where = error.path if isinstance(error, UnixClientConnectorError) else f"{error.host}:{error.port}"
+    number = error.os_error.errno or 0
+    # The loop's own text repeats the address; those of name resolution have negative numbers.
+    why = os.strerror(number) if number > 0 else error.os_error.strerror
+    return f"cannot connect to {where}: {why or error.os_error}"
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int, what: str) -> bytes:

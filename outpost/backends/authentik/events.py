@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import aiohttp
 import orjson
 
-from outpost.backends.authentik.client import Client, Pool
+from outpost.backends.authentik.client import Client, Pool, unreachable
 from outpost.backends.authentik.observer import Observer
 
 ACK, HELLO, TRIGGER_UPDATE, PROVIDER_SPECIFIC, SESSION_END = range(5)
@@ -166,6 +166,8 @@ class EventChannel:
 def _words(exc: Exception) -> str:
     if isinstance(exc, aiohttp.WSServerHandshakeError):
         return f"the server refuses it (HTTP {exc.status})"
+    if isinstance(exc, aiohttp.ClientConnectorError) and not isinstance(exc, aiohttp.ClientSSLError):
+        return unreachable(exc)
     if isinstance(exc, TimeoutError):
         return f"no answer within {HANDSHAKE_TIMEOUT_S:g} s"
     return str(exc) or type(exc).__name__
