@@ -49,6 +49,8 @@ class Fault:
     delay_s: float = 0.0
     times: int | None = None
     """How often; None: until removed."""
+    skip: int = 0
+    """Requests that match and go well before."""
     hits: int = 0
 
 
@@ -149,6 +151,9 @@ class Stub:
     def _fault(self, request: web.Request) -> Fault | None:
         for fault in self.faults:
             if re.search(fault.pattern, request.raw_path) and (fault.times is None or fault.hits < fault.times):
+                if fault.skip:
+                    fault.skip -= 1
+                    continue
                 fault.hits += 1
                 return fault
         return None
