@@ -1,6 +1,5 @@
 """An arena is believed only when it is whole: what a file or another process hands over may be anything."""
 
-import hashlib
 import mmap
 import os
 import pathlib
@@ -13,20 +12,17 @@ import pytest
 
 from outpost._fastber import Limits, decode_message
 from outpost.errors import DecodeError
+from outpost.identity import Group, People, User
 from outpost.ldap._snapshot import Snapshot
 from outpost.ldap.arena import compile_people
 from tests.ldap import encode, wrong_arenas
 from tests.ldap.generate import people
+from tests.ldap.wrong_arenas import signed
 
 ROOT = pathlib.Path(__file__).parents[2]
 POPULATION, PROVIDER = people(random.Random(1), users=4, groups=2)
 ARENA = compile_people(POPULATION, PROVIDER)
 CHECKSUM, VERSION, SIZE = 8, 24, 32
-
-
-def signed(arena: bytes | bytearray) -> bytes:
-    """The same under a checksum that is right."""
-    return bytes(arena[:8]) + hashlib.blake2b(arena[24:], digest_size=16).digest() + bytes(arena[24:])
 
 
 def test_a_whole_arena_is_taken_from_wherever_it_lies() -> None:
@@ -102,6 +98,26 @@ def test_no_field_of_the_header_is_believed(at: int, value: int) -> None:
     except DecodeError:
         return
     assert value < right or at == 132
+
+
+def test_a_list_is_as_long_as_its_form_says() -> None:
+    """An item says whether the whole attribute lies encoded behind its list; both kinds are checked for themselves."""
+    users = tuple(User(n, f"user{n}", groups=("g",)) for n in range(10))
+    arena = compile_people(People(users, (Group("g", 1, "g"),), 1, 0.0), PROVIDER)
+    lists_end, records, records_end = struct.unpack_from("<III", arena, 60)
+    refused = 0
+    for at in range(records, records_end, 8):
+        _, form, ref = struct.unpack_from("<HHI", arena, at)
+        if form != 2:
+            continue
+        count, octets = struct.unpack_from("<II", arena, ref)
+        wrong = bytearray(arena)
+        struct.pack_into("<H", wrong, at + 2, 1)
+        if ref + 8 + 4 * count + octets > lists_end:
+            refused += 1
+            with pytest.raises(DecodeError, match="a list is too long"):
+                Snapshot(signed(wrong))
+    assert refused == 2, "member and uniqueMember share one list, and each use of it is looked at"
 
 
 def test_a_snapshot_is_loaded_once() -> None:

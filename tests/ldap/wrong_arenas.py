@@ -54,9 +54,21 @@ class Guarded:
         return memoryview(self.memory)[start : start + len(octets)]
 
 
+def signed(arena: bytes | bytearray) -> bytes:
+    """The same under a checksum that is right."""
+    return bytes(arena[:8]) + hashlib.blake2b(arena[24:], digest_size=16).digest() + bytes(arena[24:])
+
+
 def damage(chance: random.Random, arena: bytes) -> bytes:
-    """A few words or octets changed, under a checksum that is right."""
+    """A few words or a length changed, under a checksum that is right."""
     wrong = bytearray(arena)
+    if chance.random() < 0.3:
+        # A value's element lies 9 octets into its node, its length behind the tag.
+        nodes, end = struct.unpack_from("<II", arena, 48)
+        at = chance.choice([n + 10 for n in range(nodes, end - 16, 4) if arena[n + 9] == 0x04])
+        octets = chance.choice((b"\x7f", b"\xff", b"\x80", b"\x82\x10\0", b"\x83\1\0\0", b"\x84\x7f\xff\xff\xff"))
+        wrong[at : at + len(octets)] = octets
+        return signed(wrong)
     words = len(arena) // 4
     for _ in range(chance.choice((1, 1, 1, 2, 4))):
         # The header is small and everything hangs on it.
@@ -75,8 +87,7 @@ def damage(chance: random.Random, arena: bytes) -> bytes:
         else:
             new = old ^ (1 << chance.randrange(32))
         struct.pack_into("<I", wrong, at, new & 0xFFFFFFFF)
-    wrong[8:24] = hashlib.blake2b(wrong[24:], digest_size=16).digest()
-    return bytes(wrong)
+    return signed(wrong)
 
 
 def ask(chance: random.Random, arena: memoryview, base: bytes, dns: list[bytes], pks: list[int]) -> None:
