@@ -43,6 +43,7 @@ from outpost.identity import (
     UnavailableReason,
 )
 
+NEVER = float("-inf")
 ROUNDS = 3
 """Times a login is begun anew because what it was sharing, or what it had learnt, cannot be used."""
 
@@ -160,6 +161,7 @@ class Gate:
         self._subscribers: list[Publish] = []
         self._is_stopped = False
         self._log = structlog.get_logger("outpost.credentials")
+        self._decided_at = NEVER
         self._shared = self._asked = self._throttled = self._damped = self._busy = 0
         self._refreshed = self._refresh_refused = self._offline = self._raced = self._bugs = 0
 
@@ -435,12 +437,17 @@ class Gate:
 
     async def _ask(self, flight: _Flight, admits: Callable[[], bool], ask: Ask) -> Decision:
         """The authority's decision, or Unavailable, or THROTTLED without having asked."""
+        came_at = self._clock()
         try:
             async with asyncio.timeout(self._settings.queue_timeout_s):
                 await self._slots.acquire()
         except TimeoutError:
+            if self._decided_at < came_at:
+                return self._is_stuck()
             return self._too_busy("the login waited too long for its turn")
         try:
+            if self._decided_at < came_at and self._clock() - came_at >= self._settings.queue_timeout_s / 2:
+                return self._is_stuck()  # the turn comes from one that was given up, and this would be the next
             if not admits():  # failures since it began to wait count, too
                 return self._is_throttled()
             flight.begun = True
@@ -452,6 +459,8 @@ class Gate:
                 raise TimeoutError  # an authority that caught its own cancellation has decided nothing
             if not isinstance(decision, Accepted | Rejected | Challenge | Unavailable):
                 raise TypeError(f"the authority answered with {type(decision).__name__}")
+            if not isinstance(decision, Unavailable):
+                self._decided_at = self._clock()
         except BackendUnavailable as exc:
             return Unavailable(UnavailableReason.BACKEND_DOWN, str(exc))
         except (BackendTimeout, TimeoutError):
@@ -513,6 +522,9 @@ class Gate:
     def _too_busy(self, detail: str) -> Unavailable:
         self._busy += 1
         return Unavailable(UnavailableReason.BUSY, detail)
+
+    def _is_stuck(self) -> Unavailable:
+        return Unavailable(UnavailableReason.BACKEND_TIMEOUT, "the backend decided nothing while the login waited")
 
     def _bug(self, exc: Exception, event: str) -> Unavailable:
         """Log what failed under an id that also goes into the answer's detail.

@@ -677,15 +677,47 @@ async def test_too_many_pending_are_answered_busy_at_once() -> None:
 
 
 async def test_waiting_too_long_for_a_turn_is_busy() -> None:
+    bench = Bench(concurrency=2, queue_timeout_s=0.05)
+    bench.authority.is_open.clear()
+    first = [asyncio.create_task(bench.login(name=name)) for name in ("first", "second")]
+    await turns()
+    waiting = asyncio.create_task(bench.login(name="third"))
+    await turns()
+    bench.gate._decided_at = bench.now + 1.0  # another login was decided meanwhile
+    told = await waiting
+    assert isinstance(told, Unavailable)
+    assert told.reason is UnavailableReason.BUSY
+    bench.authority.is_open.set()
+    assert await asyncio.gather(*first) == [ALICE, ALICE]
+
+
+async def test_waiting_for_an_authority_that_decides_nothing_is_its_time_out() -> None:
     bench = Bench(concurrency=1, queue_timeout_s=0.01)
     bench.authority.is_open.clear()
     first = asyncio.create_task(bench.login(name="first"))
     await turns()
     told = await bench.login(name="second")
     assert isinstance(told, Unavailable)
-    assert told.reason is UnavailableReason.BUSY
+    assert told.reason is UnavailableReason.BACKEND_TIMEOUT
     bench.authority.is_open.set()
     assert await first == ALICE
+
+
+async def test_the_turn_of_a_login_that_was_given_up_is_not_waited_out_again() -> None:
+    bench = Bench(concurrency=1, queue_timeout_s=60.0)
+    bench.authority.is_open.clear()
+    first = asyncio.create_task(bench.login(name="first"))
+    await turns()
+    second = asyncio.create_task(bench.login(name="second"))
+    await turns()
+    bench.now += 31.0
+    bench.authority.answer = Unavailable(UnavailableReason.BACKEND_TIMEOUT)
+    bench.authority.is_open.set()
+    await first
+    told = await second
+    assert isinstance(told, Unavailable)
+    assert told.reason is UnavailableReason.BACKEND_TIMEOUT
+    assert len(bench.authority.asked) == 1
 
 
 # -- challenges -----------------------------------------------------------------------------------

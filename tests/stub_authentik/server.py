@@ -77,6 +77,9 @@ class Stub:
         self.push_delay_s = 0.0
         self.flow_delay_s = 0.0
         """Added to every request at the executor: a slow server."""
+        self.flow_work_s = 0.0
+        """Every request at the executor keeps the only worker busy for this long."""
+        self._worker = asyncio.Lock()
         self.requests: deque[str] = deque(maxlen=50_000)
         self.counts: Counter[str] = Counter()
         """Requests by path without numbers."""
@@ -198,6 +201,9 @@ class Stub:
     async def _flow(self, request: web.Request) -> web.StreamResponse:
         if self.flow_delay_s:
             await asyncio.sleep(self.flow_delay_s)
+        if self.flow_work_s:
+            async with self._worker:
+                await asyncio.sleep(self.flow_work_s)
         return await self.executor.serve(request)
 
     # -- waiting for what the other side does -----------------------------------------------------

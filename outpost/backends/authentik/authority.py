@@ -21,6 +21,7 @@ from outpost.backends.authentik.sessions import Sessions
 from outpost.backends.authentik.settings import AuthentikSettings
 from outpost.backends.authentik.shape import Shape
 from outpost.backends.authentik.stages import Answers
+from outpost.backends.authentik.turns import Turns
 from outpost.errors import BackendError, BackendTimeout, BackendUnavailable
 from outpost.identity import (
     Accepted,
@@ -98,7 +99,7 @@ class FlowAuthority:
         self._sessions = sessions
         self._observer = observer
         self._wall_clock = wall_clock
-        self._slots = asyncio.Semaphore(settings.login_concurrency)
+        self.turns = Turns(settings.login_concurrency, settings.login_timeout_s)
 
     async def authenticate(self, provider: Provider, username: str, secret: Secret, source: Source) -> Decision:
         """The decision about one login."""
@@ -148,30 +149,53 @@ class FlowAuthority:
 
     async def _decide(self, login: _Login, step: Callable[[], Awaitable[Outcome]]) -> Decision:
         loop = asyncio.get_running_loop()
-        entered = False
+        turns, timeout_s = self.turns, self._settings.login_timeout_s
+        came_at = loop.time()
+        has_turn = is_asked = False
         decision: Decision | None = None
         try:
-            async with asyncio.timeout(self._settings.login_timeout_s) as deadline, self._slots:
-                entered = True
+            async with asyncio.timeout(timeout_s) as deadline:
+                await turns.take()
+                has_turn = True
+                started_at = loop.time()
+                if started_at - came_at + turns.expected_s > timeout_s:
+                    return self._no_turn(came_at)
 
                 def push_started(is_waiting: bool) -> None:
-                    seconds = self._settings.duo_timeout_s if is_waiting else self._settings.login_timeout_s
-                    deadline.reschedule(loop.time() + seconds)
+                    nonlocal has_turn
+                    if has_turn:  # what is waited for from now on is a person, not the server
+                        has_turn = False
+                        turns.give_back()
+                    deadline.reschedule(loop.time() + (self._settings.duo_timeout_s if is_waiting else timeout_s))
 
                 login.run.on_push = push_started
+                is_asked = True
                 outcome = await step()
                 decision = await self._conclude(login, outcome)
+            if has_turn:
+                turns.decided(loop.time() - started_at, loop.time())
         except TimeoutError:
-            if not entered:
-                return Unavailable(UnavailableReason.BUSY, "too many logins are under way")
+            if not is_asked:
+                return self._no_turn(came_at)
+            if has_turn:
+                turns.ran_out_of_time(loop.time())
             return Unavailable(UnavailableReason.BACKEND_TIMEOUT, "the server did not decide within the deadline")
         except BackendError as exc:
             return Unavailable(_unavailable_reason(exc), str(exc))
         finally:
+            if has_turn:
+                turns.give_back()
             # Whatever ended it, cancelled callers included: a session that got as far as a login is not left behind.
             if not isinstance(decision, Accepted | Challenge):
                 self._sessions.discard(login.run.visitor, login.provider, self._service)
         return decision
+
+    def _no_turn(self, came_at: float) -> Unavailable:
+        """A login that had no turn in time, and nothing was asked for it."""
+        if self.turns.decided_at < came_at:
+            detail = "the server decided no login within the deadline"
+            return Unavailable(UnavailableReason.BACKEND_TIMEOUT, detail)
+        return Unavailable(UnavailableReason.BUSY, "too many logins are under way")
 
     async def _conclude(self, login: _Login, outcome: Outcome) -> Decision:
         if isinstance(outcome, Finished):

@@ -32,7 +32,8 @@ class AuthentikSettings:
     concurrency: int = 4
     """Pages read from the server at a time."""
     login_concurrency: int = 128
-    """Logins driven through flows at a time; further ones wait within their deadline."""
+    """Logins driven through flows at a time at most, fewer while they run out of time; further ones wait within their
+    deadline."""
     connect_timeout_s: float = 5.0
     request_timeout_s: float = 30.0
     """One REST request, all attempts counted separately; a page of users takes a loaded server seconds."""

@@ -461,18 +461,54 @@ async def test_logins_beyond_the_limit_wait_for_their_turn() -> None:
     assert [post["uid_field"] for post in script.posts] == ["a", "b"]
 
 
-async def test_a_login_that_never_gets_a_turn_is_told_busy() -> None:
-    async def hang(request: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(30)
+async def test_a_login_that_never_gets_a_turn_is_told_busy_if_others_are_decided() -> None:
+    script = Script(EMBEDDED, loop=True)
+    async with script, Bench(script.url, "ldap", login_concurrency=1, login_timeout_s=0.3) as bench:
+        turns = bench.authority.turns
+        await turns.take()
+        waiting = asyncio.create_task(bench.authority.authenticate(LDAP, "alice", Secret("pw"), ASKING))
+        await asyncio.sleep(0.1)
+        turns.decided(0.1, asyncio.get_running_loop().time())
+        decision = await waiting
+        assert isinstance(decision, Unavailable)
+        assert decision.reason is UnavailableReason.BUSY
+        decision = await bench.authority.authenticate(LDAP, "alice", Secret("pw"), ASKING)
+        assert isinstance(decision, Unavailable)
+        assert decision.reason is UnavailableReason.BACKEND_TIMEOUT, "nothing was decided while it waited"
+    assert script.requests == []
+
+
+async def test_a_login_that_could_not_end_in_time_is_not_begun() -> None:
+    script = Script(EMBEDDED, done())
+    async with script, Bench(script.url, "ldap", login_concurrency=1, login_timeout_s=0.3) as bench:
+        turns = bench.authority.turns
+        turns.decided(0.25, asyncio.get_running_loop().time())
+        await turns.take()
+        waiting = asyncio.create_task(bench.authority.authenticate(LDAP, "alice", Secret("pw"), ASKING))
+        await asyncio.sleep(0.15)
+        turns.give_back()
+        assert isinstance(await waiting, Unavailable)
+        assert script.requests == []
+        assert isinstance(await bench.authority.authenticate(LDAP, "alice", Secret("pw"), ASKING), Accepted)
+        assert turns.active == 0
+
+
+async def test_a_push_holds_no_turn() -> None:
+    entered, released = asyncio.Event(), asyncio.Event()
+
+    async def push(request: web.Request) -> web.StreamResponse:
+        entered.set()
+        await released.wait()
         return done()
 
-    script = Script(hang, hang, EMBEDDED, loop=True)
-    async with script, Bench(script.url, "ldap", login_concurrency=1, login_timeout_s=0.3) as bench:
-        bench.authority._slots = asyncio.Semaphore(0)
-        decision = await bench.authority.authenticate(LDAP, "alice", Secret("pw"), ASKING)
-    assert isinstance(decision, Unavailable)
-    assert decision.reason is UnavailableReason.BUSY
-    assert script.requests == []
+    script = Script(EMBEDDED, validate("duo"), push, EMBEDDED, done())
+    async with script, Bench(script.url, "ldap", login_concurrency=1) as bench:
+        pushed = asyncio.create_task(bench.authority.authenticate(LDAP, "alice", Secret("pw"), ASKING))
+        await entered.wait()
+        assert isinstance(await bench.authority.authenticate(LDAP, "bob", Secret("pw"), ASKING), Accepted)
+        released.set()
+        assert isinstance(await pushed, Accepted)
+        assert bench.authority.turns.active == 0
 
 
 async def test_a_cancelled_login_is_cancelled_and_gives_its_turn_back() -> None:

@@ -108,6 +108,21 @@ async def test_two_hundred_cold_binds_at_a_slow_server_all_end_well_and_boundedl
         assert stub.counts["/api/v3/flows/executor/default-authentication-flow/"] == 200 * 6
 
 
+async def test_a_server_with_more_logins_than_it_can_decide_in_time_gets_through_them_all() -> None:
+    """Forty clients who come again and again, at a server that decides some twenty logins a second."""
+    async with stub_with_alice() as stub, Bench(stub.url, "ldap", token=LDAP_TOKEN, login_timeout_s=0.5) as bench:
+        stub.flow_work_s = 0.006
+
+        async def insist() -> None:
+            while not isinstance(await bench.authority.authenticate(PROVIDER, "alice", Secret("pw"), SOURCE), Accepted):
+                pass
+
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(insist() for _ in range(40)))
+        assert bench.authority.turns.limit < 40
+        assert bench.authority.turns.active == 0
+
+
 @pytest.mark.parametrize("kind", ["status", "hang", "truncate", "reset", "html"])
 @pytest.mark.parametrize("where", ["/flows/executor/", "/check_access/", "/users/me/"])
 async def test_a_faulty_server_makes_no_decision_and_recovers_at_once(kind: str, where: str) -> None:
