@@ -13,13 +13,10 @@ from outpost.errors import LimitExceeded, ProtocolError, SequenceError
 from outpost.ldap import results
 from outpost.ldap.connection import Connection, notice, notice_of
 from outpost.ldap.observer import LdapObserver
+from outpost.ldap.operations.listing import EXAMINED, SLICE
 from outpost.ldap.operations.outcome import Cancel, Later, Listing, Outcome, Session, StartTls
 from outpost.ldap.service import LdapService
 
-SLICE = 64 * 1024
-"""Octets of entries made in one turn of the loop."""
-EXAMINED = 4096
-"""Candidates tested in one turn of the loop."""
 HIGH_WATER = 256 * 1024
 """Octets waiting for a slow reader before nothing more is made for him."""
 UNREAD = 64 * 1024

@@ -24,6 +24,10 @@ class BindName:
     username: str
 
 
+REMEMBERED = 4096
+"""Names and base DNs whose meaning is remembered; it cannot change while the providers stay."""
+
+
 @final
 class Providers:
     """The LDAP providers served at one moment. `flaws` tells what an operator has to mend, a sentence each."""
@@ -47,6 +51,8 @@ class Providers:
             self._by_base[base] = provider
             self._by_pk[provider.pk] = provider
         self.flaws = tuple(flaws)
+        self._bases: dict[bytes, tuple[bytes, LdapProvider | None]] = {}
+        self._names: dict[bytes, BindName] = {}
 
     def __iter__(self) -> Iterator[LdapProvider]:
         return iter(self._by_base.values())
@@ -72,8 +78,29 @@ class Providers:
             if not at:
                 return None
 
+    def of_base(self, dn: bytes) -> tuple[bytes, LdapProvider | None]:
+        """The normal form of a DN as a client wrote it, and its provider. Raises DecodeError."""
+        found = self._bases.get(dn)
+        if found is None:
+            normal = normalise(dn)
+            found = (normal, self.of_dn(normal))
+            if len(self._bases) >= REMEMBERED:
+                self._bases.clear()
+            self._bases[dn] = found
+        return found
+
     def bind_name(self, name: bytes) -> BindName | None:
         """Who wants to bind; None when no provider knows such a name. Never raises."""
+        found = self._names.get(name)
+        if found is None:
+            found = self._understood(name)
+            if found is not None:
+                if len(self._names) >= REMEMBERED:
+                    self._names.clear()
+                self._names[name] = found
+        return found
+
+    def _understood(self, name: bytes) -> BindName | None:
         try:
             normal = normalise(name)
             provider = self.of_dn(normal)

@@ -66,8 +66,8 @@ async def test_simple_bind(name: str, password: str, code: int) -> None:
         (Challenge("code", object()), 49),
         (Unavailable(UnavailableReason.BUSY), 51),
         (Unavailable(UnavailableReason.BACKEND_DOWN), 52),
-        (Unavailable(UnavailableReason.INTERNAL), 52),
-        (RuntimeError("a bug"), 52),
+        (Unavailable(UnavailableReason.INTERNAL), 80),
+        (RuntimeError("a bug"), 80),
     ],
 )
 async def test_every_decision_has_its_code_and_only_one_is_success(decision: object, code: int) -> None:

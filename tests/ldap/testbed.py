@@ -133,6 +133,7 @@ class Recorder:
         self.operations: list[tuple[str, int]] = []
         self.failures: list[BaseException] = []
         self.clients: list[str] = []
+        self.details: list[str] = []
 
     def connected(self, listener: str) -> None:
         self.taken.append(listener)
@@ -164,6 +165,9 @@ class Recorder:
 
     def operated(self, kind: str, app: str, client: str, bind_dn: bytes, took_s: float, result_code: int) -> None:
         self.operations.append((kind, result_code))
+
+    def explained(self, app: str, client: str, bind_dn: bytes, detail: str) -> None:
+        self.details.append(detail)
 
     def failed(self, what: str, error: BaseException) -> str:
         self.failures.append(error)

@@ -35,6 +35,12 @@ _REFUSALS: Final = {
 }
 """Everything else that is refused is invalidCredentials."""
 
+_OUTAGES: Final = {
+    UnavailableReason.BUSY: (results.BUSY, b"busy, try again"),
+    UnavailableReason.INTERNAL: (results.OTHER, b"internal error"),
+}
+_OUTAGE: Final = (results.UNAVAILABLE, b"logins cannot be checked at the moment")
+
 CONFIDENTIALITY = b"this needs TLS: use ldaps or StartTLS first"
 
 
@@ -209,9 +215,8 @@ class Binder:
             # A simple Bind has no second round: password and code belong together, as `password;code`.
             code, reason = results.INVALID_CREDENTIALS, RejectReason.CODE_REQUIRED.value
         elif isinstance(decision, Unavailable):
-            code = results.BUSY if decision.reason is UnavailableReason.BUSY else results.UNAVAILABLE
+            code, diagnostic = _OUTAGES.get(decision.reason, _OUTAGE)
             reason = decision.reason.value
-            diagnostic = b"busy, try again" if code == results.BUSY else b"logins cannot be checked at the moment"
         else:
             raise TypeError(f"no decision: {type(decision).__name__}")
         took = self._clock() - now

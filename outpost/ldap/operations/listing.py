@@ -10,6 +10,11 @@ from outpost.ldap import results
 from outpost.ldap._snapshot import Search
 from outpost.ldap.controls import paging_response, wrapped
 
+SLICE = 64 * 1024
+"""Octets of entries made in one turn of the loop."""
+EXAMINED = 4096
+"""Candidates tested in one turn of the loop."""
+
 Controls = tuple[tuple[bytes, bool, bytes | None], ...]
 Told = Callable[[int, int, float], None]
 """Called with result code (-1: abandoned), entries and time, once, when a listing ends."""
@@ -19,7 +24,8 @@ Told = Callable[[int, int, float], None]
 class Streamed:
     """Entries as the directory has them, read from the search while they are sent.
 
-    page: entries at most, 0 for all; keep: takes the search for the next page and gives the cookie.
+    page: entries at most, 0 for all; keep: takes the search for the next page and gives the cookie; octets: what was
+    read already; sent_before: entries of earlier pages.
     """
 
     __slots__ = (
@@ -28,6 +34,7 @@ class Streamed:
         "_keep",
         "_left",
         "_missing_is_empty",
+        "_octets",
         "_request",
         "_search",
         "_told",
@@ -46,21 +53,27 @@ class Streamed:
         page: int = 0,
         keep: Callable[[], bytes] | None = None,
         controls: Controls = (),
+        octets: bytes = b"",
+        sent_before: int = 0,
     ) -> None:
         self._request = request
         self._search = search
+        self._octets = octets
         self._deadline = deadline
         self._told = told
         self._missing_is_empty = missing_is_empty
         self._left = page
         self._keep = keep
         self._controls = controls
-        self._was = search.sent
+        self._was = sent_before
         self.is_finished = False
 
     def more(self, size: int, examined: int, now: float) -> bytes:
         """Further messages; the SearchResultDone when all are out, the page is full or time is up."""
         search = self._search
+        if self._octets:
+            octets, self._octets = self._octets, b""
+            return octets
         if now > self._deadline:
             return self._finish(results.TIME_LIMIT_EXCEEDED, b"", now)
         before = search.sent

@@ -13,11 +13,11 @@ from outpost.errors import BackendError, DecodeError, OperationError
 from outpost.identity import Identity, LdapProvider, Mode, RejectReason
 from outpost.ldap import controls as request_controls
 from outpost.ldap import plain, results
+from outpost.ldap._snapshot import Search
 from outpost.ldap.controls import Controls, Paging, SortKey, sort_response
-from outpost.ldap.dn import normalise
 from outpost.ldap.observer import LdapObserver
 from outpost.ldap.operations import sorting, wanted
-from outpost.ldap.operations.listing import Ordered, Streamed
+from outpost.ldap.operations.listing import EXAMINED, SLICE, Ordered, Streamed
 from outpost.ldap.operations.outcome import PAGED_LISTINGS, Later, Listing, Outcome, Page, Session
 from outpost.ldap.providers import Providers
 from outpost.ldap.schema import SUBSCHEMA_DN, subschema
@@ -58,6 +58,7 @@ class Searcher:
         self._library = library
         self._observer = observer
         self._limits = limits
+        self._size_limit = limits.size_limit
         self._decoding = decoding
         self._root = root
         self._clock = clock
@@ -75,7 +76,7 @@ class Searcher:
     def _route(
         self, session: Session, request: SearchRequest, controls: Controls, providers: Providers, now: float
     ) -> Outcome:
-        base = normalise(request.base_object)
+        base, owner = providers.of_base(request.base_object)
         if not base:
             # singleLevel below the root DSE is empty: the naming contexts are not its children (RFC 4512 5.1).
             found = None if request.scope == 1 else plain.entry(request, b"", self._root(session))
@@ -83,15 +84,15 @@ class Searcher:
         identity, bound = session.identity, session.provider
         provider = None if bound is None else providers.current(bound)
         if identity is None or provider is None:
-            self._check_tls(session, providers.of_dn(base))
+            self._check_tls(session, owner)
             raise _Refused(results.INSUFFICIENT_ACCESS_RIGHTS, NOT_BOUND, RejectReason.EMPTY_BIND_DN)
-        self._check_tls(session, provider)
+        if provider.options.require_tls:
+            self._check_tls(session, provider)
         if base == SUBSCHEMA_DN:
             shelf = self._library.shelf(provider)
             custom = frozenset[str]() if shelf is None else shelf.snapshot.custom_attributes
             found = None if request.scope == 1 else plain.entry(request, SUBSCHEMA_DN, subschema(custom))
             return self._one(session, request, found, now)
-        owner = providers.of_dn(base)
         if owner is None:
             raise OperationError(results.NO_SUCH_OBJECT, "no such base DN is served here")
         if owner.pk != provider.pk:
@@ -104,10 +105,36 @@ class Searcher:
         shelf = self._library.shelf(provider)
         if shelf is None:
             raise OperationError(results.BUSY, BUSY)
-        if shelf.view(identity) is None:
+        view = shelf.view(identity)
+        if view is not None and controls is request_controls.NONE:
+            return self._plain(session, request, provider, shelf.snapshot.search(request, view, self._size_limit), now)
+        if view is None:
             # He came after the directory was read.
             return Later(partial(self._fresh, session, request, controls, provider, identity, now))
         return self._listing(session, request, controls, provider, shelf, identity, now)
+
+    def _plain(
+        self, session: Session, request: SearchRequest, provider: LdapProvider, search: Search, now: float
+    ) -> Outcome:
+        """Most searches end in their first slice: then the whole answer is one string of octets."""
+        octets = search.read(SLICE, EXAMINED)
+        missing_is_empty = provider.options.missing_base == "empty"
+        if not search.finished:
+            deadline, told = self._deadline(request, now), self._teller(session, request, now)
+            return Streamed(
+                request, search, deadline=deadline, told=told, missing_is_empty=missing_is_empty, octets=octets
+            )
+        code = search.result_code
+        if code == results.NO_SUCH_OBJECT:
+            if missing_is_empty:
+                code = results.SUCCESS
+            else:
+                octets = request.result(code, search.matched_dn)
+        if code != results.NO_SUCH_OBJECT:
+            octets += request.result(code)
+        took = self._clock() - now
+        self._observer.searched(session.app, session.address, session.bind_dn, request, took, code, "", search.sent)
+        return octets
 
     def _check_tls(self, session: Session, provider: LdapProvider | None) -> None:
         if provider is not None and provider.options.require_tls and not session.is_secure:
@@ -265,6 +292,7 @@ class Searcher:
             told=told,
             page=paging.size,
             keep=lambda: self._keep(session, request, page),
+            sent_before=search.sent,
         )
 
     # -- ends -------------------------------------------------------------------------------------
