@@ -6,9 +6,11 @@ import asyncio
 import pathlib
 import re
 import ssl
+import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any, Self
 
 import orjson
@@ -75,6 +77,8 @@ class Stub:
         self.faults: list[Fault] = []
         self.max_page_size = 100_000
         self.push_delay_s = 0.0
+        self.clock_ahead_s = 0.0
+        """What the Date header is ahead of the machine."""
         self.flow_delay_s = 0.0
         """Added to every request at the executor: a slow server."""
         self.flow_work_s = 0.0
@@ -147,6 +151,8 @@ class Stub:
             if fault is not None:
                 return await self._go_wrong(fault, request, handler)
             answer: web.StreamResponse = await handler(request)
+            if self.clock_ahead_s:
+                answer.headers["Date"] = formatdate(time.time() + self.clock_ahead_s, usegmt=True)
             return answer
         finally:
             self.in_flight -= not is_channel

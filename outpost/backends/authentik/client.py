@@ -64,6 +64,8 @@ class Answer:
     set_cookies: tuple[str, ...]
     location: str
     is_json: bool
+    date: str = ""
+    """The server's clock, as its header tells it: whole seconds, rounded down."""
 
     def json(self, what: str) -> Any:
         """The decoded body. Raises BackendUnavailable."""
@@ -131,6 +133,7 @@ class Pool:
                     tuple(found.headers.getall("Set-Cookie", ())),
                     found.headers.get("Location", ""),
                     "json" in found.headers.get("Content-Type", ""),
+                    found.headers.get("Date", ""),
                 )
         except aiohttp.ClientConnectorCertificateError as exc:
             reason = exc.certificate_error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
@@ -75,6 +76,8 @@ class Visitor:
     pool: Pool
     headers: dict[str, str]
     jar: Jar = field(default_factory=Jar)
+    arrived_at: float | None = None
+    """When the first answer was made, on the server's clock: seconds since the epoch, whole ones, rounded down."""
 
     @classmethod
     def arriving(cls, pool: Pool, token: Secret, version: str, address: str) -> Visitor:
@@ -105,6 +108,8 @@ class Visitor:
                 headers["X-authentik-CSRF"] = csrf
                 headers["Referer"] = str(url)
         answer = await self.pool.request(method, url, headers, what, body=body, limit=MAX_FLOW_BODY)
+        if self.arrived_at is None:
+            self.arrived_at = _moment(answer.date)
         if answer.set_cookies:
             self.jar.receive(answer.set_cookies, time.time())
         return answer
@@ -270,6 +275,13 @@ class FlowRun:
         if self._url.scheme == "http" and answer.location.lower().startswith("https:"):
             return False
         return _target(answer.location) in self._targets
+
+
+def _moment(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _target(location: str) -> str:

@@ -32,7 +32,7 @@ NEWEST = 5
 """Users per page of the list of those who changed last."""
 MAX_PAGES = 20
 SKEW_S = 2.0
-"""How far the server's clock may be from ours when a change is placed before or after a login."""
+"""How far the clock of a server that does not tell it may be from ours."""
 FAILED_PAUSE_S = 5.0
 ROUND_S = 30.0
 """How long it should take until everybody was looked at again, as far as `LOOKS` lets it."""
@@ -58,7 +58,7 @@ class _Watched:
     sessions: OrderedDict[str, None] = field(default_factory=OrderedDict)
     """Handles, the latest last."""
     logged_in_at: float = 0.0
-    """Seconds since the epoch at which the latest login was under way at the earliest."""
+    """Seconds since the epoch, on the server's clock: what changed before had changed before the first login."""
     until: float = 0.0
     """On the loop's clock; later while a connection rests on one of the sessions."""
     is_new: bool = True
@@ -106,7 +106,10 @@ class Watch:
         # At the front of the queue: until he was looked at once, a change cannot be told.
         self._watched[identity.user_pk] = entry
         self._watched.move_to_end(identity.user_pk, last=not entry.is_new)
-        entry.logged_in_at = started_at
+        if not entry.logged_in_at:
+            kept = self._sessions.find(identity.session) if identity.session else None
+            arrived_at = kept.visitor.arrived_at if kept is not None else None
+            entry.logged_in_at = started_at - SKEW_S if arrived_at is None else arrived_at
         entry.until = asyncio.get_running_loop().time() + self._lease_s
         if identity.session:
             entry.sessions[identity.session] = None
@@ -202,7 +205,7 @@ class Watch:
         standing = people.standing(user)
         if entry.standing is None:
             changed_at = user.password_change_date
-            late = changed_at is not None and changed_at.timestamp() >= entry.logged_in_at - SKEW_S
+            late = changed_at is not None and changed_at.timestamp() >= entry.logged_in_at
             entry.standing = standing
             if late or not user.is_active:
                 entry.sessions.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from outpost.backends.authentik.watch import LOOKS
@@ -52,6 +54,24 @@ async def test_a_password_changed_during_the_login_is_noticed() -> None:
         stub.set_password(alice, "pw-alice")
         await accepted(backend, "alice", "pw-alice")
         await until(lambda: Revoked(user_pk=alice.pk) in ears.revoked, 2.0)
+
+
+@pytest.mark.parametrize("ahead_s", [-3600.0, 0.0, 3600.0])
+async def test_a_change_is_placed_on_the_servers_clock(ahead_s: float) -> None:
+    """A password that changed before the login is no reason to end it, whatever our clock says."""
+    ears = Ears()
+    stub = small(search_mode="direct")
+    stub.clock_ahead_s = ahead_s
+    async with stub, running(stub, ears) as backend:
+        await ready(backend)
+        for name, before_s, is_revoked in (("alice", 1.5, False), ("bob", -1.0, True)):
+            user = stub.user_named(name)
+            moment = datetime.now(UTC) + timedelta(seconds=ahead_s - before_s)
+            user.password_change_date = moment.isoformat().replace("+00:00", "Z")
+            stub.changed()
+            await accepted(backend, name, f"pw-{name}")
+            await watched(stub, user.pk, NEW)
+            assert (Revoked(user_pk=user.pk) in ears.revoked) is is_revoked, name
 
 
 async def test_a_radius_token_watches_the_sessions() -> None:
