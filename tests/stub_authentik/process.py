@@ -26,6 +26,9 @@ def crowd(users: int, groups: int, per_user: int) -> Stub:
 
 async def serve(options: argparse.Namespace) -> None:
     stub = crowd(options.users, options.groups, options.per_user)
+    if options.searcher:
+        searcher = stub.user_named(options.searcher)
+        searcher.can_search, searcher.password_change_date = True, "2020-01-01T00:00:00Z"
     if options.fail:
         stub.fail(options.fail)
     everybody = itertools.cycle(list(stub.users.values()))
@@ -58,6 +61,7 @@ def main() -> None:
     parser.add_argument("--per-user", type=int, default=5)
     parser.add_argument("--churn", type=int, default=0)
     parser.add_argument("--fail", default="")
+    parser.add_argument("--searcher", default="", help="user who may search the directory")
     asyncio.run(serve(parser.parse_args()))
 
 

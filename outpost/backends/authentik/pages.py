@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -106,17 +107,25 @@ class Lister(Generic[T]):
             if len(pages) >= MAX_PAGES or pages[-1].next_number <= pages[-1].number:
                 raise BackendUnavailable(f"GET {self._path}: the pages have no end")
             pages.append(await self._page(pages[-1].next_number))
-        items = tuple(item for page in pages for item in page.items)
+        if len(pages) == 1:
+            items, is_changed = self._joined(pages)
+        else:
+            items, is_changed = await asyncio.to_thread(self._joined, pages)
+        self._known = {page.number: page for page in pages}
+        return items, is_changed
+
+    def _joined(self, pages: list[Page[T]]) -> tuple[tuple[T, ...], bool]:
+        """All items, and whether any page differs from the read before. Raises Moved."""
+        items = tuple(itertools.chain.from_iterable(page.items for page in pages))
         # Items that move from a page not yet read to one read already are seen by no page: only counting tells.
         if any(page.count != pages[-1].count for page in pages) or len(items) != pages[-1].count:
             raise Moved(f"GET {self._path}: the list changed while it was read")
-        if len({self._key(item) for item in items}) != len(items):
+        if len(set(map(self._key, items))) != len(items):
             raise Moved(f"GET {self._path}: the same item is on two pages")
-        known = {page.number: page for page in pages}
-        is_changed = known.keys() != self._known.keys() or any(
-            self._known[number].digest != page.digest for number, page in known.items()
+        known = self._known
+        is_changed = len(known) != len(pages) or any(
+            page.number not in known or known[page.number].digest != page.digest for page in pages
         )
-        self._known = known
         return items, is_changed
 
     async def _rest(self, total: int) -> list[Page[T]]:
