@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import enum
 import hmac
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, Protocol, final
+from typing import Any, Final, Protocol, final
 
 
 @final
@@ -111,6 +112,11 @@ class Mode(enum.Enum):
     CACHED = "cached"
 
 
+_DOMAIN: Final = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.I)
+_DOMAIN_SID: Final = re.compile(r"S-1-5-21(?:-(?:0|[1-9][0-9]{0,9})){3}")
+_NETBIOS: Final = re.compile(r"[A-Za-z0-9_-]{1,15}")
+
+
 @dataclass(frozen=True, slots=True)
 class LdapOptions:
     """Per-provider extras that authentik has no field for (`[provider.<name>]` in the settings)."""
@@ -120,18 +126,41 @@ class LdapOptions:
     require_tls: bool = False
     """Answer confidentialityRequired (13) before TLS."""
     rdn_attribute: str = "cn"
-    """Attribute that names user entries."""
+    """Attribute that names user entries, `cn` or `uid`; both hold the login name then."""
     uid: str = "server"
     """`server`: the backend's identifier; `username`: the login name."""
     samba: bool = False
+    """Serve sambaSamAccount, sambaGroupMapping and a sambaDomain, with SIDs but never with a password hash."""
+    shadow: bool = False
+    """Serve shadowAccount; shadowLastChange where the backend knows when the password changed."""
+    active_directory: bool = False
+    """Serve objectGUID, objectSid, userPrincipalName, userAccountControl, primaryGroupID and groupType."""
+    domain: str = ""
+    """DNS domain of user principal names; empty: what the `dc` components of the base DN spell."""
+    domain_sid: str = ""
+    """`S-1-5-21-...` of the domain; empty: derived from the base DN."""
+    samba_domain: str = ""
+    """sambaDomainName; empty: derived from the domain, or from the base DN where there is none."""
+    home_directory: str = "/home/%s"
+    """homeDirectory of users who have none of their own, `%s` being the login name; empty: none."""
+    login_shell: str = ""
+    """loginShell of users who have none of their own; empty: none."""
     missing_base: str = "noSuchObject"
     """`noSuchObject` (RFC 4511) or `empty` (the answer older outposts gave)."""
     strict_bind_dn: bool = False
     """Only the entry's own DN binds; otherwise `cn=name,<anything>,BASE` does too."""
     bind_names: tuple[str, ...] = ()
-    """Further bind name forms accepted: `username`, `mail`, `upn`."""
-    active_directory: bool = False
-    """Serve objectGUID and objectSid."""
+    """Further bind name forms accepted: `username`, `mail`, `upn` (`user@domain`). A name that two providers would
+    take means neither."""
+
+    def __post_init__(self) -> None:
+        if self.domain and not _DOMAIN.fullmatch(self.domain):
+            raise ValueError("domain: expected a DNS domain like example.com")
+        numbers = self.domain_sid.split("-")[4:] if _DOMAIN_SID.fullmatch(self.domain_sid) else [""]
+        if self.domain_sid and not all(number and int(number) < 2**32 for number in numbers):
+            raise ValueError("domain_sid: expected S-1-5-21- and three numbers below 4294967296")
+        if self.samba_domain and not _NETBIOS.fullmatch(self.samba_domain):
+            raise ValueError("samba_domain: expected at most 15 letters, digits, hyphens and underscores")
 
 
 @dataclass(frozen=True, slots=True)

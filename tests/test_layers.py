@@ -11,7 +11,8 @@ ROOT = pathlib.Path(__file__).parent.parent / "outpost"
 LADDER: list[set[str]] = [
     {"errors"},
     {"identity", "passcode"},
-    {"_fastber", "_fastradius", "ldap.dn", "ldap.filter", "ldap.schema", "ldap.matching", "radius.dictionary"},
+    {"_fastber", "_fastradius", "ldap.dn", "ldap.filter", "ldap.schema", "ldap.matching", "radius.dictionary"}
+    | {"ldap.sids"},
     {"ldap._arena", "ldap._snapshot", "ldap.arena", "ldap.entries", "ldap.results", "ldap.observer"}
     | {"ldap.controls", "ldap.plain", "ldap.proxy", "ldap.shelf"}
     | {"radius.packet", "radius.crypto"}

@@ -192,6 +192,7 @@ def schema(cls: type[Any]) -> Iterator[Setting]:
 
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "nested_groups": ("direct", "effective"),
+    "rdn_attribute": ("cn", "uid"),
     "uid": ("server", "username"),
     "missing_base": ("noSuchObject", "empty"),
     "message_authenticator": ("auto", "require", "optional"),

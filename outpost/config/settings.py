@@ -142,7 +142,7 @@ def load(config: Path | None, environ: Mapping[str, str], options: Sequence[tupl
     values = {cls: (name, layers.values(name, cls)) for name, classes in SECTIONS.items() for cls in classes}
     server = values.pop(AuthentikSettings)[1]
     parts: dict[type[Any], Any] = {cls: make(name, cls, **found) for cls, (name, found) in values.items()}
-    providers = {name: _extras(table, layers) for name, table in layers.tables.items()}
+    providers = {name: _extras(name, table, layers) for name, table in layers.tables.items()}
     directory = _directory(given)
     _check_source(directory, parts[ServerSettings], given)
     if directory is None:
@@ -210,12 +210,16 @@ def _authentik(
     return found
 
 
-def _extras(table: Mapping[str, Given], layers: Layers) -> ProviderExtras:
+def _extras(name: str, table: Mapping[str, Given], layers: Layers) -> ProviderExtras:
     known = {kind: {s.key for s in schema(cls)} for kind, cls in OPTIONS.items()}
     for key, given in table.items():
         if not any(key in keys for keys in known.values()):
             raise given.wrong(unknown(key, sorted(set().union(*known.values()))))
-    return ProviderExtras(layers.fill(LdapOptions, table), layers.fill(RadiusOptions, table))
+    found = ProviderExtras(layers.fill(LdapOptions, table), layers.fill(RadiusOptions, table))
+    # What no single key can be asked is found out here, not when the provider is served.
+    make(f"provider.{name}", LdapOptions, **found.ldap)
+    make(f"provider.{name}", RadiusOptions, **found.radius)
+    return found
 
 
 def _line(key: str, shown: str, place: str | None, kind: Any = str) -> str:

@@ -10,24 +10,30 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from outpost.errors import ConfigError, DecodeError
 from outpost.identity import Group, LdapProvider, People, User
 from outpost.ldap.dn import LONG_VALUE, escape, normalise, parse
 from outpost.ldap.schema import ATTRIBUTE_TYPES, INVALID_IN_NAMES
+from outpost.ldap.sids import RID_BASE, dns_domain, domain_sid, group_rid, guid, netbios_name, packed, user_rid
 
+K = TypeVar("K")
 Value = bytes | Sequence[bytes]
 
-#: What nobody may set through a custom attribute: it decides about membership, or names the entry.
+#: What nobody may set through a custom attribute: it decides about membership, names the entry, or is as good as a
+#: password.
 RESERVED: Final = frozenset(
     {
         "memberof", "member", "uniquemember", "memberuid", "entrydn", "entryuuid", "distinguishedname", "dn",
         "structuralobjectclass", "hassubordinates", "numsubordinates", "subschemasubentry", "createtimestamp",
-        "modifytimestamp", "pwdchangedtime", "userpassword",
+        "modifytimestamp", "pwdchangedtime", "userpassword", "authpassword", "unicodepwd", "ntpwdhistory",
+        "lmpwdhistory", "dbcspwd", "supplementalcredentials", "sambantpassword", "sambalmpassword",
+        "sambapasswordhistory", "sambapreviouscleartextpw", "sambacleartextpassword", "krbprincipalkey",
     }
 )  # fmt: skip
 
@@ -82,6 +88,8 @@ class Naming:
             raise ConfigError(f"base DN of provider {provider.name!r} is empty")
         self.base = base
         self.naming = rdns[0]
+        self.domain = (provider.options.domain or dns_domain(rdns)).lower()
+        """DNS domain of user principal names; empty where there is none."""
         lower = provider.base_dn.lower().encode()
         self.users = b"ou=users," + lower
         self.groups = b"ou=groups," + lower
@@ -157,8 +165,19 @@ def custom_values(attributes: Mapping[str, Any], username: str | None) -> dict[s
 
 def generalized_time(at: datetime) -> bytes:
     """RFC 4517 3.3.13, in whole seconds of UTC; a time without zone is UTC."""
-    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    at = _utc(at)
     return f"{at.year:04}{at:%m%d%H%M%SZ}".encode()
+
+
+def _utc(at: datetime) -> datetime:
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def _unshared(numbers: Mapping[K, int], rid: Callable[[int], int | None]) -> dict[K, int]:
+    """The RIDs of those whose number nobody else has."""
+    count = Counter(numbers.values())
+    found = ((pk, rid(number)) for pk, number in numbers.items() if count[number] == 1)
+    return {pk: number for pk, number in found if number is not None}
 
 
 def _number(attributes: Mapping[str, Any], name: str, otherwise: int) -> bytes:
@@ -227,6 +246,16 @@ class Directory:
         for user in self._users:
             for pk in self.memberships(user):
                 self._members[pk].append(user)
+        options = provider.options
+        self._sid = options.domain_sid or domain_sid(self.naming.normal)
+        self._user_rids: dict[int, int] = {}
+        self._group_rids: dict[str, int] = {}
+        self._own_rids: dict[int, int] = {}
+        """By user pk: the RID of his virtual group."""
+        self._carried: frozenset[int] = frozenset()
+        """RIDs that groups have."""
+        if options.samba or options.active_directory:
+            self._number_sids()
 
     def _admit(
         self, pk: Any, name: str, dn: tuple[bytes, bytes | None], dns: dict[Any, bytes], taken: set[bytes]
@@ -242,6 +271,20 @@ class Directory:
         dns[pk] = dn[0]
         self._normals[dn[0]] = normal
         return True
+
+    def _number_sids(self) -> None:
+        """Whoever shares a number with somebody else gets no SID: nobody is to be taken for him.
+
+        A virtual group gives way to a real one.
+        """
+        uids = {user.pk: int(self._uid_number(user)) for user in self._users}
+        gids = {group.pk: int(self._group_number(group)) for group in self._groups}
+        own = {user.pk: int(self._gid(user)) for user in self._users}
+        taken = set(gids.values())
+        self._user_rids = _unshared(uids, user_rid)
+        self._group_rids = _unshared(gids, group_rid)
+        self._own_rids = _unshared({pk: gid for pk, gid in own.items() if gid not in taken}, group_rid)
+        self._carried = frozenset((*self._group_rids.values(), *self._own_rids.values()))
 
     def memberships(self, user: User) -> Sequence[str]:
         """pks of the groups that the user is a member of, directly or effectively as the provider says."""
@@ -271,6 +314,8 @@ class Directory:
         """The base, then each container followed by what is in it."""
         naming = self.naming
         yield self._base()
+        if self.provider.options.samba:
+            yield self._samba_domain()
         yield self._container(naming.users, "users", len(self._users))
         for user in self._users:
             yield self._user(user)
@@ -297,8 +342,27 @@ class Directory:
         attributes: list[tuple[str, Value]] = [("objectClass", (b"top", structural)), (attribute, named)]
         if structural == b"organizationalUnit" and attribute != "ou":
             attributes.append(("ou", named))
-        attributes += _common(naming.base, _uuid("base", naming.normal.decode()), structural)
-        return self._holder(naming.base, "base", attributes, 3)
+        identifier = _uuid("base", naming.normal.decode())
+        attributes += _common(naming.base, identifier, structural)
+        if self.provider.options.active_directory:
+            attributes += self._windows(identifier, self._sid)
+        return self._holder(naming.base, "base", attributes, 4 if self.provider.options.samba else 3)
+
+    def _samba_domain(self) -> EntryValues:
+        naming, options = self.naming, self.provider.options
+        named = naming.naming[0][1]
+        stem = naming.domain.partition(".")[0] or (named if isinstance(named, str) else "")
+        name = options.samba_domain or netbios_name(stem)
+        dn = f"sambaDomainName={name},".encode() + naming.base.lower()
+        attributes: list[tuple[str, Value]] = [
+            ("objectClass", (b"top", b"sambaDomain")),
+            ("sambaDomainName", name.encode()),
+            ("sambaSID", self._sid.encode()),
+            ("sambaNextRid", str(RID_BASE).encode()),
+            ("sambaAlgorithmicRidBase", str(RID_BASE).encode()),
+        ]
+        attributes += _common(dn, _uuid("samba-domain", dn.decode()), b"sambaDomain")
+        return EntryValues(dn, None, "container", -1, attributes)
 
     def _container(self, dn: bytes, name: str, below: int) -> EntryValues:
         attributes: list[tuple[str, Value]] = [
@@ -316,19 +380,87 @@ class Directory:
         return EntryValues(dn, None, kind, -1, attributes)
 
     def _uid(self, user: User) -> bytes:
-        return (user.username if self.provider.options.uid == "username" or not user.uid else user.uid).encode()
+        # An entry has to hold what its RDN says (RFC 4512 2.3.1).
+        is_name = self.provider.options.uid == "username" or self.naming.rdn == "uid" or not user.uid
+        return (user.username if is_name else user.uid).encode()
+
+    def _uid_number(self, user: User) -> bytes:
+        return _number(user.attributes, "uidNumber", self.provider.uid_start_number + user.pk)
 
     def _gid(self, user: User) -> bytes:
-        uid_number = int(_number(user.attributes, "uidNumber", self.provider.uid_start_number + user.pk))
-        return _number(user.attributes, "gidNumber", uid_number)
+        return _number(user.attributes, "gidNumber", int(self._uid_number(user)))
+
+    def _group_number(self, group: Group) -> bytes:
+        return _number(group.attributes, "gidNumber", self.provider.gid_start_number + group.num_pk)
+
+    def _sid_of(self, rid: int | None) -> str:
+        """Empty for a number that no SID has."""
+        return "" if rid is None else f"{self._sid}-{rid}"
+
+    @staticmethod
+    def _windows(identifier: bytes, sid: str) -> list[tuple[str, Value]]:
+        octets = guid(identifier.decode())
+        return [("objectGUID", octets or b""), ("objectSid", packed(sid) if sid else b"")]
+
+    def _extra_of_user(self, user: User, identifier: bytes) -> tuple[tuple[bytes, ...], list[tuple[str, Value]]]:
+        """What the switches add to a user: object classes, and attributes of which some may be empty."""
+        options = self.provider.options
+        classes: tuple[bytes, ...] = ()
+        found: list[tuple[str, Value]] = []
+        changed = user.password_change_date
+        changed_at = None if changed is None else int(_utc(changed).timestamp())
+        if options.shadow:
+            classes += (b"shadowAccount",)
+            found.append(("shadowLastChange", b"" if changed_at is None else str(changed_at // 86400).encode()))
+        if not (options.samba or options.active_directory):
+            return classes, found
+        sid = self._sid_of(self._user_rids.get(user.pk))
+        primary = group_rid(int(self._gid(user)))
+        if primary not in self._carried:
+            primary = None
+        if options.samba and sid:
+            classes += (b"sambaSamAccount",)
+            found += [
+                ("sambaSID", sid.encode()),
+                ("sambaPrimaryGroupSID", self._sid_of(primary).encode()),
+                ("sambaAcctFlags", b"[U          ]" if user.is_active else b"[DU         ]"),
+                ("sambaPwdLastSet", b"" if changed_at is None else str(changed_at).encode()),
+            ]
+        if options.active_directory:
+            name, domain = user.username, self.naming.domain
+            found += self._windows(identifier, sid)
+            found += [
+                ("userPrincipalName", name.encode() if "@" in name or not domain else f"{name}@{domain}".encode()),
+                ("userAccountControl", b"512" if user.is_active else b"514"),
+                ("primaryGroupID", b"" if primary is None else str(primary).encode()),
+            ]
+        return classes, found
+
+    def _extra_of_group(self, rid: int | None, identifier: bytes) -> tuple[tuple[bytes, ...], list[tuple[str, Value]]]:
+        """The same for a group."""
+        options = self.provider.options
+        classes: tuple[bytes, ...] = ()
+        found: list[tuple[str, Value]] = []
+        sid = self._sid_of(rid)
+        if options.samba and sid:
+            classes = (b"sambaGroupMapping",)
+            found += [("sambaSID", sid.encode()), ("sambaGroupType", b"2")]
+        if options.active_directory:
+            found += self._windows(identifier, sid)
+            # A global group that may be named in access rights.
+            found.append(("groupType", b"-2147483646"))
+        return classes, found
 
     def _user(self, user: User) -> EntryValues:
         dn = self._user_dns[user.pk]
         name = user.username.encode()
         full = user.name.strip()
         given, _, family = full.rpartition(" ")
+        identifier = user.uuid.encode() or _uuid("user", user.uid or str(user.pk))
+        classes, extra = self._extra_of_user(user, identifier)
+        options = self.provider.options
         built: list[tuple[str, Value]] = [
-            ("objectClass", USER_CLASSES),
+            ("objectClass", USER_CLASSES + classes),
             ("cn", name),
             ("sAMAccountName", name),
             ("uid", self._uid(user)),
@@ -337,14 +469,16 @@ class Directory:
             ("sn", (family or full or user.username).encode()),
             ("givenName", given.strip().encode()),
             ("mail", user.email.encode()),
-            ("uidNumber", _number(user.attributes, "uidNumber", self.provider.uid_start_number + user.pk)),
+            ("uidNumber", self._uid_number(user)),
             ("gidNumber", self._gid(user)),
-            ("homeDirectory", b"/home/" + name),
+            ("homeDirectory", options.home_directory.encode().replace(b"%s", name)),
+            ("loginShell", options.login_shell.encode()),
             ("ak-active", _truth(user.is_active)),
             ("ak-superuser", _truth(user.is_superuser)),
             ("memberOf", [self._group_dns[pk] for pk in self.memberships(user)]),
         ]
-        built += _common(dn, user.uuid.encode() or _uuid("user", user.uid or str(user.pk)), b"goauthentik.io/ldap/user")
+        built += extra
+        built += _common(dn, identifier, b"goauthentik.io/ldap/user")
         for attribute, at in (
             ("createTimestamp", user.date_joined),
             ("modifyTimestamp", user.last_updated),
@@ -361,18 +495,20 @@ class Directory:
         members = [self._user_dns[user.pk] for user in users] + [self._group_dns[pk] for pk in self._children[group.pk]]
         effective = self.provider.options.nested_groups == "effective"
         above = self.ancestors(group.pk) if effective else self._parents[group.pk]
+        classes, extra = self._extra_of_group(self._group_rids.get(group.pk), group.pk.encode())
         built: list[tuple[str, Value]] = [
-            ("objectClass", GROUP_CLASSES),
+            ("objectClass", GROUP_CLASSES + classes),
             ("cn", name),
             ("sAMAccountName", name),
             ("uid", group.pk.encode()),
-            ("gidNumber", _number(group.attributes, "gidNumber", self.provider.gid_start_number + group.num_pk)),
+            ("gidNumber", self._group_number(group)),
             ("ak-superuser", _truth(group.is_superuser)),
             ("member", members),
             ("uniqueMember", members),
             ("memberUid", [user.username.encode() for user in users]),
             ("memberOf", [self._group_dns[pk] for pk in above]),
         ]
+        built += extra
         built += _common(dn, group.pk.encode(), b"groupOfUniqueNames")
         return EntryValues(dn, self._normals[dn], "group", -1, _merged(built, group.attributes, None))
 
@@ -380,8 +516,10 @@ class Directory:
         dn, normal = self.naming.of_virtual_group(user)
         name = user.username.encode()
         member = self._user_dns[user.pk]
+        identifier = _uuid("virtual-group", user.uuid or user.uid or str(user.pk))
+        classes, extra = self._extra_of_group(self._own_rids.get(user.pk), identifier)
         built: list[tuple[str, Value]] = [
-            ("objectClass", VIRTUAL_GROUP_CLASSES),
+            ("objectClass", VIRTUAL_GROUP_CLASSES + classes),
             ("cn", name),
             ("sAMAccountName", name),
             ("uid", self._uid(user)),
@@ -391,7 +529,7 @@ class Directory:
             ("uniqueMember", member),
             ("memberUid", name),
         ]
-        identifier = _uuid("virtual-group", user.uuid or user.uid or str(user.pk))
+        built += extra
         built += _common(dn, identifier, b"groupOfUniqueNames")
         return EntryValues(dn, normal, "virtual_group", user.pk, [(n, v) for n, v in built if v])
 

@@ -101,6 +101,10 @@ def people(chance: random.Random, users: int = 14, groups: int = 7) -> tuple[Peo
         nested_groups=chance.choice(("direct", "effective")),
         rdn_attribute=chance.choice(("cn", "cn", "uid")),
         uid=chance.choice(("server", "username")),
+        samba=chance.random() < 0.5,
+        shadow=chance.random() < 0.5,
+        active_directory=chance.random() < 0.5,
+        login_shell=chance.choice(("", "/bin/bash")),
     )
     provider = LdapProvider(1, "ldap", base, "ldap", options=options)
     return People(tuple(listed), tuple(made), generation=chance.getrandbits(40), taken_at=0.0), provider
