@@ -30,7 +30,7 @@ with warnings.catch_warnings():
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
-OK, INVALID, INSUFFICIENT, UNAVAILABLE, UNWILLING = 0, 49, 50, 52, 53
+OK, COMPARE_TRUE, NO_SUCH_OBJECT, INVALID, INSUFFICIENT, BUSY, UNAVAILABLE, UNWILLING = 0, 6, 32, 49, 50, 51, 52, 53
 RELEASES = [pytest.param(release, id=release.version) for release in (OLD, NEW)]
 LONG_AGO = "2020-01-01T00:00:00Z"
 
@@ -59,6 +59,11 @@ class Client:
         await asyncio.to_thread(self._plain.search, base, condition, scope, attributes=["cn", "memberOf"])
         code = int(self._plain.result["result"])
         return code or [one["dn"] for one in self._plain.response]
+
+    async def compare(self, user: str, attribute: str, value: str) -> int:
+        """The result code."""
+        await asyncio.to_thread(self._plain.compare, user_dn(user), attribute, value)
+        return int(self._plain.result["result"])
 
     async def serial(self) -> int:
         """Serial number of the server's certificate."""
@@ -187,10 +192,62 @@ async def test_a_direct_search_asks_the_server_for_no_more_than_it_needs() -> No
             (request,) = await asked(one, "(&(objectClass=user)(cn=bob))")
             assert request.startswith("users/?") and "username=bob" in request
             assert len(await asked(one, "(cn=*)")) == 2, "users and groups"
+            stub.requests.clear()
+            assert await one.compare("bob", "cn", "bob") == COMPARE_TRUE
+            (request,) = [one for one in stub.requests if "/core/" in one]
+            assert "username=bob" in request
         async with client(running) as one:
             assert await one.bind("ann", "pw-ann") == OK
             (request,) = await asked(one, "(objectClass=*)")
             assert request == f"users/{stub.user_named('ann').pk}/"
+
+
+async def test_who_sees_only_himself_needs_no_directory() -> None:
+    """Before the first complete read the one who may search waits, but nobody waits to read himself."""
+    stub = people()
+    stub.add_user("ann", "pw-ann", stub.group_named("engineering"), can_search=False)  # type: ignore[arg-type]
+    stub.fail(r"/core/users/\?page", "hang")
+    async with stub:
+        running = Appliance(COMMAND, server(stub.url))
+        try:
+            await asyncio.to_thread(running.wait_until_listening)
+            await asyncio.to_thread(running.event, "^providers read$")
+            async with client(running) as one:
+                assert await one.bind("alice", "pw-alice") == OK
+                assert await one.search("(cn=alice)") == BUSY
+            async with client(running) as one:
+                assert await one.bind("ann", "pw-ann") == OK
+                found = await one.search("(objectClass=user)")
+                assert found == [user_dn("ann")]
+                assert await one.compare("ann", "cn", "ann") == COMPARE_TRUE
+                assert await one.compare("alice", "cn", "alice") == NO_SUCH_OBJECT
+            stub.heal()
+            await until_ready(running)
+            async with client(running) as one:
+                assert await one.bind("alice", "pw-alice") == OK
+                assert await one.search("(&(objectClass=user)(cn=alice))") == [user_dn("alice")]
+            assert await asyncio.to_thread(running.stop) == 0
+            assert "Traceback" not in running.said
+        finally:
+            running.end()
+
+
+async def test_a_provider_that_is_removed_is_served_no_more() -> None:
+    async with people() as stub, outpost(stub) as running, client(running) as held:
+        assert await held.bind("alice", "pw-alice") == OK
+        await stub.until(lambda: len(stub.hellos) >= 2)
+        stub.providers[1].app = ""
+        await stub.tell(2)
+        await asyncio.to_thread(running.event, "no provider with an application")
+
+        async def is_over() -> bool:
+            try:
+                return isinstance(await held.search("(cn=*)"), int)
+            except LDAPExceptionError:
+                return True
+
+        await eventually(is_over, 2.0)
+        assert await bind(running, "alice", "pw-alice") == INSUFFICIENT, "there is no such directory"
 
 
 async def test_the_reason_of_a_refusal_is_told_in_words_and_counted() -> None:

@@ -7,10 +7,11 @@ from typing import Final
 
 from outpost._fastber import CompareRequest, Limits
 from outpost.errors import BackendError, DecodeError, OperationError
-from outpost.identity import Identity, LdapProvider, Mode, Wanted
+from outpost.identity import Identity, LdapProvider, Mode
 from outpost.ldap import results
 from outpost.ldap.controls import understand
 from outpost.ldap.dn import normalise
+from outpost.ldap.operations import wanted
 from outpost.ldap.operations.outcome import Later, Session
 from outpost.ldap.providers import Providers
 from outpost.ldap.shelf import Library, Shelf
@@ -39,7 +40,10 @@ def begin(
         owner = providers.of_dn(base)
         if owner is None or owner.pk != provider.pk:
             raise OperationError(results.NO_SUCH_OBJECT, "no such entry")
-        shelf = library.shelf(provider) if provider.search_mode is Mode.CACHED else None
+        is_cached = provider.search_mode is Mode.CACHED
+        shelf = library.shelf(provider) if is_cached else None
+        if shelf is None and is_cached and identity.can_search:
+            raise OperationError(results.BUSY, "the directory is being read for the first time")
         if shelf is None or shelf.view(identity) is None:
             return Later(partial(_fresh, request, provider, identity, library, controls.assertion))
         return _answer(request, shelf, identity, controls.assertion)
@@ -53,8 +57,8 @@ async def _fresh(
     request: CompareRequest, provider: LdapProvider, identity: Identity, library: Library, assertion: bytes | None
 ) -> bytes:
     try:
-        wanted = Wanted() if identity.can_search else Wanted(user_pk=identity.user_pk)
-        return _answer(request, await library.fetch(provider, wanted), identity, assertion)
+        shelf = await library.fetch(provider, wanted.of_entry(request.entry, identity, provider))
+        return _answer(request, shelf, identity, assertion)
     except BackendError:
         return request.result(results.UNAVAILABLE, diagnostic=b"the directory cannot be read at the moment")
     except OperationError as error:

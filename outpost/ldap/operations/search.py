@@ -103,13 +103,13 @@ class Searcher:
         if provider.search_mode is Mode.DIRECT:
             return Later(partial(self._fresh, session, request, controls, provider, identity, now))
         shelf = self._library.shelf(provider)
-        if shelf is None:
+        if shelf is None and identity.can_search:
             raise OperationError(results.BUSY, BUSY)
-        view = shelf.view(identity)
-        if view is not None and controls is request_controls.NONE:
+        view = None if shelf is None else shelf.view(identity)
+        if shelf is not None and view is not None and controls is request_controls.NONE:
             return self._plain(session, request, provider, shelf.snapshot.search(request, view, self._size_limit), now)
-        if view is None:
-            # He came after the directory was read.
+        if shelf is None or view is None:
+            # He came after the directory was read, or before it was for the first time: he needs nothing but himself.
             return Later(partial(self._fresh, session, request, controls, provider, identity, now))
         return self._listing(session, request, controls, provider, shelf, identity, now)
 

@@ -24,13 +24,20 @@ def of_search(request: SearchRequest, identity: Identity, provider: LdapProvider
     together with a name or mail address that no administrator gives to somebody else's entry."""
     if not identity.can_search:
         return Wanted(user_pk=identity.user_pk)
-    return _of_base(request, provider) or _of_filter(request.filter) or EVERYTHING
+    return _of_dn(request.base_object, provider) or _of_filter(request.filter) or EVERYTHING
 
 
-def _of_base(request: SearchRequest, provider: LdapProvider) -> Wanted | None:
+def of_entry(dn: bytes, identity: Identity, provider: LdapProvider) -> Wanted:
+    """What is needed at least to see one entry."""
+    if not identity.can_search:
+        return Wanted(user_pk=identity.user_pk)
+    return _of_dn(dn, provider) or EVERYTHING
+
+
+def _of_dn(dn: bytes, provider: LdapProvider) -> Wanted | None:
     try:
-        rdns = parse(request.base_object.decode())
-        normal = normalise(request.base_object)
+        rdns = parse(dn.decode())
+        normal = normalise(dn)
         parent = normal.partition(b",")[2]
         naming = Naming(provider)
         if not rdns or len(rdns[0]) != 1 or parent not in {normalise(naming.users), normalise(naming.virtual_groups)}:
