@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
 import pytest
 
-from outpost.backends.authentik import people, warm
+from outpost.backends.authentik import pages, people, warm
+from outpost.backends.authentik import roster as roster_module
 from outpost.backends.authentik.backend import AuthentikBackend
 from outpost.backends.authentik.shape import Shape
 from outpost.errors import BackendError
@@ -319,3 +321,36 @@ def test_references_to_missing_groups_are_dropped() -> None:
 def test_a_record_of_another_shape_is_an_error(record: dict[str, object]) -> None:
     with pytest.raises(BackendError):
         people.user(Shape(orjson.loads(orjson.dumps(record)), "user"), {})
+
+
+async def test_a_slow_page_is_waited_for() -> None:
+    async with small() as stub:
+        stub.fail(r"/core/users/\?page=2", "slow", delay_s=0.5)
+        async with running(stub, page_size=2) as backend:
+            await ready(backend)
+            people = backend.current(ldap(backend))
+            assert people is not None
+            assert len(people.users) == len(stub.users)
+
+
+async def test_pages_are_decoded_and_merged_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: dict[str, set[int]] = {"decode": set(), "merge": set(), "join": set()}
+
+    def noting(cls: type, name: str, what: str) -> None:
+        done = getattr(cls, name)
+
+        def wrapped(self: object, *arguments: object) -> object:
+            threads[what].add(threading.get_ident())
+            return done(self, *arguments)
+
+        monkeypatch.setattr(cls, name, wrapped)
+
+    monkeypatch.setattr(pages, "OFF_LOOP", 1)
+    noting(pages.Lister, "_decode", "decode")
+    noting(pages.Lister, "_joined", "join")
+    noting(roster_module.AuthentikRoster, "_merge", "merge")
+    async with small() as stub, running(stub, page_size=2) as backend:
+        await ready(backend)
+    assert threading.get_ident() not in threads["decode"] | threads["merge"]
+    assert threads["decode"] and threads["merge"]
+    assert len(threads["join"] - {threading.get_ident()}) >= 1
