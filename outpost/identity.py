@@ -148,10 +148,10 @@ class LdapOptions:
     missing_base: str = "noSuchObject"
     """`noSuchObject` (RFC 4511) or `empty` (the answer older outposts gave)."""
     strict_bind_dn: bool = False
-    """Only the entry's own DN binds; otherwise `cn=name,<anything>,BASE` does too."""
+    """Of all DNs only the entry's own binds; otherwise `cn=name,<anything>,BASE` does too."""
     bind_names: tuple[str, ...] = ()
-    """Further bind name forms accepted: `username`, `mail`, `upn` (`user@domain`). A name that two providers would
-    take means neither."""
+    """What binds besides DNs: `username`, `mail`, `upn` (the login name before `@domain`). A name that two providers
+    would take means neither."""
 
     def __post_init__(self) -> None:
         if self.domain and not _DOMAIN.fullmatch(self.domain):

@@ -88,6 +88,7 @@ class Naming:
             raise ConfigError(f"base DN of provider {provider.name!r} is empty")
         self.base = base
         self.naming = rdns[0]
+        self.depth = len(rdns)
         self.domain = (provider.options.domain or dns_domain(rdns)).lower()
         """DNS domain of user principal names; empty where there is none."""
         lower = provider.base_dn.lower().encode()

@@ -28,6 +28,19 @@ REMEMBERED = 4096
 """Names and base DNs whose meaning is remembered; it cannot change while the providers stay."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in the tree a provider is."""
+
+    provider: LdapProvider
+    depth: int
+    """RDNs of its base DN."""
+    users: bytes
+    """Normal DN of the container of its users."""
+    rdn: str
+    domain: str
+
+
 @final
 class Providers:
     """The LDAP providers served at one moment. `flaws` tells what an operator has to mend, a sentence each."""
@@ -35,13 +48,15 @@ class Providers:
     def __init__(self, providers: Iterable[LdapProvider]) -> None:
         flaws: list[str] = []
         self._by_base: dict[bytes, LdapProvider] = {}
+        self._places: dict[int, _Place] = {}
         self._by_pk: dict[int, LdapProvider] = {}
         for provider in providers:
             try:
-                base = Naming(provider).normal
+                naming = Naming(provider)
             except ConfigError as error:
                 flaws.append(str(error))
                 continue
+            base = naming.normal
             other = self._by_base.get(base)
             if other is not None:
                 flaws.append(
@@ -50,6 +65,9 @@ class Providers:
                 continue
             self._by_base[base] = provider
             self._by_pk[provider.pk] = provider
+            self._places[provider.pk] = _Place(
+                provider, naming.depth, normalise(naming.users), naming.rdn, naming.domain
+            )
         self.flaws = tuple(flaws)
         self._bases: dict[bytes, tuple[bytes, LdapProvider | None]] = {}
         self._names: dict[bytes, BindName] = {}
@@ -90,59 +108,56 @@ class Providers:
         return found
 
     def bind_name(self, name: bytes) -> BindName | None:
-        """Who wants to bind; None when no provider knows such a name. Never raises."""
-        found = self._names.get(name)
-        if found is None:
-            found = self._understood(name)
-            if found is not None:
-                if len(self._names) >= REMEMBERED:
-                    self._names.clear()
-                self._names[name] = found
-        return found
-
-    def _understood(self, name: bytes) -> BindName | None:
+        """Who wants to bind; None when no provider knows such a name, or more than one does. Never raises."""
         try:
             normal = normalise(name)
             provider = self.of_dn(normal)
             if provider is not None:
-                username = _username(name, normal, provider)
+                username = _username(name.decode(), normal, self._places[provider.pk])
                 return BindName(provider, username) if username else None
-        except DecodeError:
+        except (DecodeError, UnicodeDecodeError):
             pass
         return self._by_other_name(name)
 
     def _by_other_name(self, name: bytes) -> BindName | None:
-        """`user@domain`, a mail address or a bare name, for the one provider that takes such names."""
+        """`user@domain`, a mail address or a bare name, for the one provider that takes such names.
+
+        What could be meant as a DN is none of these, whoever would take it.
+        """
         try:
             text = name.decode()
         except UnicodeDecodeError:
             return None
-        if not text or "=" in text or not text.isprintable():
+        if not text or "=" in text or not text.isprintable() or text != text.strip():
             return None
         local, at, domain = text.rpartition("@")
-        forms = {"mail", "upn"} if at and local and domain else {"username"}
+        if at and not (local and domain):
+            return None
         found: list[BindName] = []
-        for provider in self._by_base.values():
-            accepted = forms.intersection(provider.options.bind_names)
-            if "mail" in accepted or "username" in accepted:
-                found.append(BindName(provider, text))
-            elif "upn" in accepted:
-                found.append(BindName(provider, local))
+        for place in self._places.values():
+            accepted = place.provider.options.bind_names
+            if at and "upn" in accepted and domain.lower() == place.domain:
+                found.append(BindName(place.provider, local))
+            elif "username" in accepted or (at and "mail" in accepted):
+                found.append(BindName(place.provider, text))
         # A name that two providers would take means neither of them.
         return found[0] if len(found) == 1 else None
 
 
-def _username(name: bytes, normal: bytes, provider: LdapProvider) -> str | None:
-    naming = Naming(provider)
-    wanted = {"cn"} if naming.rdn == "cn" else {"cn", naming.rdn}
-    if provider.options.strict_bind_dn:
-        wanted = {naming.rdn}
-        if normal.partition(b",")[2] != normalise(naming.users):
+def _username(name: str, normal: bytes, place: _Place) -> str | None:
+    """The name in the RDNs below the base; None where there is none, or none that is unambiguous."""
+    above = parse(name)[: -place.depth]
+    if place.provider.options.strict_bind_dn:
+        if normal.partition(b",")[2] != place.users or len(above[0]) != 1:
             return None
-    for rdn in parse(name.decode()):
-        for kind, value in rdn:
-            if _NAME_TYPES.get(kind.lower(), kind.lower()) in wanted and isinstance(value, str):
-                return value
-        if provider.options.strict_bind_dn:
-            return None
+        wanted = {place.rdn}
+    else:
+        wanted = {"cn", place.rdn}
+    for rdn in above:
+        values = {value for kind, value in rdn if _NAME_TYPES.get(kind.lower(), kind.lower()) in wanted}
+        if values:
+            (value, *more) = values
+            # Nobody's name has control characters; NUL ends a string elsewhere.
+            is_name = isinstance(value, str) and not more and not any(c < " " or c == "\x7f" for c in value)
+            return str(value) if is_name else None
     return None

@@ -143,12 +143,13 @@ class Binder:
             return self._refuse(
                 session, request, name, now, results.UNWILLING_TO_PERFORM, b"the password is empty", reason
             )
-        found = providers.bind_name(name.removeprefix(b"dn:").removeprefix(b"u:"))
+        name = name.removeprefix(b"dn:") if name.startswith(b"dn:") else name.removeprefix(b"u:")
+        found = providers.bind_name(name)
         if found is None:
             # RFC 4616: authcid is a user name; it needs no DN where it can only mean one provider.
             served = list(providers)
             try:
-                username = name.removeprefix(b"u:").decode()
+                username = name.decode()
             except UnicodeDecodeError:
                 username = ""
             if len(served) == 1 and username and "=" not in username:

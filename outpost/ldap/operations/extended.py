@@ -16,7 +16,8 @@ def begin(session: Session, request: ExtendedRequest, *, can_start_tls: bool) ->
         # RFC 4532: no value; anonymous is the empty authzId.
         if request.value is not None:
             return _result(request, results.PROTOCOL_ERROR, b"Who am I? takes no value")
-        authorization = b"dn:" + session.bind_dn if session.identity is not None else b""
+        form = b"dn:" if b"=" in session.bind_dn else b"u:"
+        authorization = form + session.bind_dn if session.identity is not None else b""
         return encode_extended_result(request.message_id, results.SUCCESS, value=authorization)
     if request.name == results.CANCEL:
         return _cancel(request)
