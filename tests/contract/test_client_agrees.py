@@ -16,7 +16,7 @@ from outpost.backends.authentik import stages
 from outpost.backends.authentik.access import Access, AccessCheck
 from outpost.backends.authentik.address import Address
 from outpost.backends.authentik.client import Answer, NotFound, RequestRefused, TokenRefused, refusal
-from outpost.backends.authentik.flow import FlowRun, Visitor
+from outpost.backends.authentik.flow import FlowRun, Visitor, visiting
 from outpost.backends.authentik.observer import Silence
 from outpost.backends.authentik.shape import Shape
 from outpost.errors import BackendUnavailable
@@ -273,7 +273,7 @@ async def test_every_recorded_access_check_is_read_as_it_is(version: str, step: 
     provider = RADIUS if "/outposts/radius/" in path else LDAP
     try:
         async with Bench(f"http://127.0.0.1:{runner.addresses[0][1]}", "ldap") as bench:
-            visitor = Visitor.arriving(bench.pool, Secret("t"), "1", "192.0.2.1")
+            visitor = Visitor.arriving(bench.pool, visiting(Secret("t"), "1"), "192.0.2.1")
             if response["status"] >= 500:
                 with pytest.raises(BackendUnavailable):
                     await AccessCheck().ask(visitor, provider)
@@ -307,7 +307,7 @@ async def test_the_recorded_logout_is_seen_as_one(version: str) -> None:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
         async with Bench(f"http://127.0.0.1:{runner.addresses[0][1]}", "ldap") as bench:
-            visitor = Visitor.arriving(bench.pool, Secret("t"), "1", "192.0.2.1")
+            visitor = Visitor.arriving(bench.pool, visiting(Secret("t"), "1"), "192.0.2.1")
             cookies = logout["request"]["headers"]["Cookie"]
             visitor.jar.receive([pair.strip() for pair in cookies.split(";")], 0.0)
             run = FlowRun.prepare(visitor, bench.pool.address, "default-invalidation-flow", "ldap", Silence())

@@ -7,6 +7,7 @@ without a login stage, and newer servers' access checks pass for anonymous calle
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from outpost import passcode
 from outpost.backends.authentik.access import Access, AccessCheck, Denied, reply_attributes
 from outpost.backends.authentik.client import Pool, TokenRefused, refusal
 from outpost.backends.authentik.cookies import SESSION
-from outpost.backends.authentik.flow import Finished, FlowRun, NeedsCode, Outcome, Visitor
+from outpost.backends.authentik.flow import Finished, FlowRun, NeedsCode, Outcome, Visitor, visiting
 from outpost.backends.authentik.observer import Observer
 from outpost.backends.authentik.session import Claims, read_claims
 from outpost.backends.authentik.sessions import Sessions
@@ -90,16 +91,19 @@ class FlowAuthority:
         wall_clock: Callable[[], float],
     ) -> None:
         self.access = AccessCheck()
-        self.version = ""
-        """The version that we say we are."""
         self._service = service
         self._token = token
+        self._headers = visiting(token, "")
         self._pool = pool
         self._settings = settings
         self._sessions = sessions
         self._observer = observer
         self._wall_clock = wall_clock
         self.turns = Turns(settings.login_concurrency, settings.login_timeout_s)
+
+    def say_version(self, version: str) -> None:
+        """The version that we say we are."""
+        self._headers = visiting(self._token, version)
 
     async def authenticate(self, provider: Provider, username: str, secret: Secret, source: Source) -> Decision:
         """The decision about one login."""
@@ -121,7 +125,7 @@ class FlowAuthority:
             answers = Answers(username, text, code if provider.mfa_support else text)
         except UnicodeDecodeError:
             return Rejected(RejectReason.INVALID_CREDENTIALS, "the password is no UTF-8; is the shared secret right?")
-        visitor = Visitor.arriving(self._pool, self._token, self.version, source.address)
+        visitor = Visitor.arriving(self._pool, self._headers, source.address)
         run = FlowRun.prepare(visitor, self._pool.address, slug, self._service, self._observer)
         interactive = source.interactive and provider.mfa_support
         login = _Login(provider, run, answers)
@@ -283,7 +287,8 @@ class FlowAuthority:
             username,
             frozenset(names),
             user.boolean("is_active", True),
-            frozenset(group.text("pk") for group in user.children("groups")),
+            # Many people are in few groups: one string for each group.
+            frozenset(sys.intern(group.text("pk")) for group in user.children("groups")),
         )
 
 

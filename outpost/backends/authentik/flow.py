@@ -69,33 +69,39 @@ def remote_ip(address: str) -> str | None:
     return str(found)
 
 
+def visiting(token: Secret, version: str) -> Mapping[str, str]:
+    """The headers of all visitors of one outpost."""
+    return {
+        "User-Agent": USER_AGENT + version,
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "X-authentik-outpost-token": token.reveal_text(),
+    }
+
+
 @dataclass(slots=True, repr=False)
 class Visitor:
     """Requests on behalf of one user: own cookies, the outpost's token only in its header, never Authorization."""
 
     pool: Pool
-    headers: dict[str, str]
+    headers: Mapping[str, str]
+    """The same for all visitors: many are remembered."""
+    ip: str | None = None
+    """Where the user comes from."""
     jar: Jar = field(default_factory=Jar)
     arrived_at: float | None = None
     """When the first answer was made, on the server's clock: seconds since the epoch, whole ones, rounded down."""
 
     @classmethod
-    def arriving(cls, pool: Pool, token: Secret, version: str, address: str) -> Visitor:
-        """A visitor without cookies who comes from `address`."""
-        headers = {
-            "User-Agent": USER_AGENT + version,
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "X-authentik-outpost-token": token.reveal_text(),
-        }
-        ip = remote_ip(address)
-        if ip is not None:
-            headers["X-authentik-remote-ip"] = ip
-        return cls(pool, headers)
+    def arriving(cls, pool: Pool, headers: Mapping[str, str], address: str) -> Visitor:
+        """A visitor without cookies who comes from `address`; headers: from `visiting`."""
+        return cls(pool, headers, remote_ip(address))
 
     async def request(self, method: str, url: URL, what: str, content: Mapping[str, object] | None = None) -> Answer:
         """One request with the newest cookies, those of the answer taken. Raises BackendUnavailable."""
         headers = dict(self.headers)
+        if self.ip is not None:
+            headers["X-authentik-remote-ip"] = self.ip
         cookies = self.jar.header()
         if cookies:
             headers["Cookie"] = cookies

@@ -127,7 +127,7 @@ class Service:
             observer=self._observer,
             wall_clock=around.wall_clock,
         )
-        self.authority.version = self.client.version
+        self.authority.say_version(self.client.version)
         listeners = Listeners(self.want, self._session_ended, self._connected)
         self.channel = EventChannel(
             around.pools.rest, self.client, lambda: self._outpost_pk, around.instance, listeners, self._observer, kind
@@ -245,7 +245,7 @@ class Service:
         if version and version.isascii() and version.isprintable():
             self.client.version = self._prober.version = self.watcher.version = version
             if self.authority is not None:
-                self.authority.version = version
+                self.authority.say_version(version)
         self._knows_version = True
 
     def _catalog_changed(self) -> None:
@@ -262,7 +262,7 @@ class Service:
                 "info", "providers read", service=self.kind, names=[one.name for one in self.catalog.providers]
             )
         if self.authority is not None:
-            self.authority.version = self.client.version
+            self.authority.say_version(self.client.version)
         if self.roster is not None and not self._is_cached() and self.roster.people is not None:
             self.roster.forget()
         self._people_wanted.set()

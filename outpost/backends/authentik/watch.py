@@ -55,8 +55,8 @@ class Reader(Protocol):
 
 @dataclass(slots=True)
 class _Watched:
-    sessions: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    """Handles, the latest last."""
+    sessions: dict[str, None] = field(default_factory=dict)
+    """Handles, those asked about longest ago first."""
     logged_in_at: float = 0.0
     """Seconds since the epoch, on the server's clock: what changed before had changed before the first login."""
     until: float = 0.0
@@ -112,10 +112,10 @@ class Watch:
             entry.logged_in_at = started_at - SKEW_S if arrived_at is None else arrived_at
         entry.until = asyncio.get_running_loop().time() + self._lease_s
         if identity.session:
+            entry.sessions.pop(identity.session, None)
             entry.sessions[identity.session] = None
-            entry.sessions.move_to_end(identity.session)
             while len(entry.sessions) > MAX_SESSIONS:
-                entry.sessions.popitem(last=False)
+                del entry.sessions[next(iter(entry.sessions))]
         while len(self._watched) > MAX_WATCHED:
             self._watched.popitem()
         self._wake.set()
@@ -259,11 +259,11 @@ class Watch:
         """One of the user's sessions that are still kept, in turn."""
         while entry.sessions:
             handle = next(iter(entry.sessions))
+            del entry.sessions[handle]
             kept = self._sessions.find(handle)
             if kept is not None:
-                entry.sessions.move_to_end(handle)
+                entry.sessions[handle] = None
                 return kept
-            del entry.sessions[handle]
         return None
 
     def _revoke(self, pk: int, why: str) -> None:

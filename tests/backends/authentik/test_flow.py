@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from outpost.backends.authentik.flow import MAX_HOPS, MAX_POSTS, Visitor
+from outpost.backends.authentik.flow import MAX_HOPS, MAX_POSTS, Visitor, visiting
 from outpost.backends.authentik.stages import UNANSWERABLE, Answers
 from outpost.identity import Accepted, RejectReason, Secret, Unavailable
 from tests.backends.authentik.replay import Bench
@@ -230,7 +230,7 @@ async def test_cookies_are_flat_and_the_newest_counts() -> None:
 
 async def test_secrets_have_no_repr() -> None:
     async with Bench("http://127.0.0.1:1", "ldap") as bench:
-        visitor = Visitor.arriving(bench.pool, Secret("the-token"), "1", "192.0.2.1")
+        visitor = Visitor.arriving(bench.pool, visiting(Secret("the-token"), "1"), "192.0.2.1")
         visitor.jar.receive(["authentik_session=the-cookie"], 0.0)
         shown = repr(visitor) + repr(visitor.jar) + repr(Answers("alice", "the-password", "the-code"))
         for secret in ("the-token", "the-cookie", "the-password", "the-code"):
