@@ -146,7 +146,7 @@ class EmbeddedAuthority:
             if serving is None:
                 return _no_provider(provider)
             account = book.account(username)
-            app_password = self._app_password(account, secret)
+            app_password = self._app_password(account, secret, serving[1].slug)
             if account is not None and app_password is not None:
                 return _admitted(serving, account, expires_at=app_password.expires_at)
             suffix = isinstance(serving[0], RadiusProvider) and serving[0].options.code_suffix
@@ -190,12 +190,13 @@ class EmbeddedAuthority:
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _app_password(self, account: Account | None, secret: Secret) -> AppPassword | None:
-        """The one that `secret` is, of an active user and not expired."""
+    def _app_password(self, account: Account | None, secret: Secret, slug: str) -> AppPassword | None:
+        """The one that `secret` is, of an active user, not expired, and for this application."""
         if account is None or not account.is_active or not account.app_passwords:
             return None
         now = self._wall_clock()
         found = [one for one in account.app_passwords if one.key and one.key == secret]
+        found = [one for one in found if one.application is None or one.application == slug]
         return next((one for one in found if one.expires_at is None or now < one.expires_at), None)
 
     async def _right(

@@ -55,7 +55,7 @@ READ: Final[Mapping[str, frozenset[str]]] = {
         "password_change_date",
         GROUP: "pk group_uuid num_pk name parent parents is_superuser users attributes",
         APPLICATION: "name slug provider backchannel_providers policy_engine_mode",
-        TOKEN: "identifier intent user key expires expiring",
+        TOKEN: "identifier intent user key expires expiring application",
         BINDING: "target user group policy negate enabled order",
         LDAP: f"{_PROVIDER} base_dn search_group tls_server_name uid_start_number gid_start_number search_mode "
         "bind_mode",
@@ -90,7 +90,7 @@ IGNORED: Final[Mapping[str, frozenset[str]]] = {
 """Fields of authentik's that change nothing here."""
 
 DECIDING: Final = frozenset(
-    {"is_active", "password", "expires", "expiring", "confirmed"}
+    {"is_active", "password", "expires", "expiring", "confirmed", "application"}
     | {"policy", "policy_engine_mode", "user", "group", "target", "negate", "enabled"}
 )
 """Fields that, overlooked because of a slip, would let somebody in: there a near miss is an error."""

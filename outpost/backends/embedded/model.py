@@ -26,6 +26,8 @@ class AppPassword:
     key: Secret
     expires_at: float | None = None
     """Seconds since the epoch; None: never."""
+    application: str | None = None
+    """Slug of the only application that it works for; None: for all."""
 
 
 @dataclass(frozen=True, slots=True)

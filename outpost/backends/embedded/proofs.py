@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,16 @@ from typing import Final
 
 from outpost import passcode
 from outpost.backends.embedded import phc
-from outpost.backends.embedded.blueprint import STATIC_DEVICE, STATIC_TOKEN, TOKEN, TOTP, USER, Blueprint, Entry
+from outpost.backends.embedded.blueprint import (
+    APPLICATION,
+    STATIC_DEVICE,
+    STATIC_TOKEN,
+    TOKEN,
+    TOTP,
+    USER,
+    Blueprint,
+    Entry,
+)
 from outpost.backends.embedded.model import AppPassword, Password, TotpDevice
 from outpost.identity import Secret
 
@@ -21,6 +31,7 @@ _FOREIGN_HASH: Final = re.compile(
 )
 """Hashes of other kinds; taken for plain text, the hash itself would be the password."""
 
+_UUID: Final = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 _INTENTS: Final = frozenset({"verification", "api", "app_password", "recovery"})
 
 
@@ -82,7 +93,31 @@ def _read_token(blueprint: Blueprint, entry: Entry, found: dict[Entry, Proofs]) 
     elif expires is None:
         raise fields.error("expires", "is missing; an expiring token needs it")
     expires_at = None if expires is None else expires.timestamp()
-    _of(blueprint, entry, found).app_passwords.append(AppPassword(identifier, key, expires_at))
+    application = _application(blueprint, entry)
+    _of(blueprint, entry, found).app_passwords.append(AppPassword(identifier, key, expires_at, application))
+
+
+def _application(blueprint: Blueprint, entry: Entry) -> str | None:
+    """Slug of the one application that a token is for; None when it says nothing.
+
+    A server knows no such field and takes the token for every application: what it does not enforce is said there.
+    """
+    fields = entry.fields
+    if "application" not in fields:
+        return None
+    item = fields.item("application")
+    if item is None or item.value == "":
+        # Written, but nothing in it: surely not meant to be for every application.
+        raise fields.error("application", "is empty; leave it out of a token that is for every application")
+    if isinstance(item.value, str):
+        slugs = {one.fields.required("slug") for one in blueprint.of(APPLICATION)}
+        if item.value in slugs:
+            return item.value
+        if not _UUID.fullmatch(item.value):
+            near = difflib.get_close_matches(item.value, slugs, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise fields.error("application", f"no application in this file has the slug {item.value!r}{hint}")
+    return blueprint.entry_of(item, APPLICATION).fields.required("slug")
 
 
 def _read_totp(blueprint: Blueprint, entry: Entry, found: dict[Entry, Proofs]) -> None:

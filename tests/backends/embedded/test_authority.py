@@ -194,6 +194,52 @@ async def test_app_passwords_need_no_code_and_end_in_time() -> None:
         accepted(await it.ldap("ann", "key-cal"))
 
 
+async def test_an_app_password_works_for_its_own_application_only() -> None:
+    keys = (
+        AppPassword("mail", Secret("key-mail"), None, "ldap"),
+        AppPassword("wifi", Secret("key-wifi"), None, "radius"),
+        AppPassword("gone", Secret("key-gone"), None, "no-such-application"),
+        AppPassword("prefix", Secret("key-prefix"), None, "lda"),
+        AppPassword("blank", Secret("key-blank"), None, ""),
+        AppPassword("any", Secret("key-any")),
+        AppPassword("late", Secret("key-late"), NOON + 60, "ldap"),
+    )
+    with desk(account(7, "ann", HASHED, app_passwords=keys), account(8, "bob", HASHED)) as it:
+        accepted(await it.ldap("ann", "key-mail"))
+        accepted(await it.radius("ann", "key-wifi"))
+        for ask in (it.ldap, it.radius):
+            accepted(await ask("ann", "key-any"))
+            for secret in ("key-gone", "key-prefix", "key-blank"):
+                assert reason(await ask("ann", secret)) == WRONG
+        assert reason(await it.ldap("ann", "key-wifi")) == WRONG
+        assert reason(await it.radius("ann", "key-mail")) == WRONG
+        assert reason(await it.ldap("bob", "key-mail")) == WRONG
+        assert reason(await it.ldap("nobody", "key-mail")) == WRONG
+        accepted(await it.ldap("ann", "key-late"))
+        it.now += 60
+        assert reason(await it.ldap("ann", "key-late")) == WRONG
+        moved = replace(LDAP, application_slug="radius")
+        it.change(directory([account(7, "ann", HASHED, app_passwords=keys)], served=Served((moved,), (RADIUS,))))
+        assert reason(await it.ldap("ann", "key-mail")) == WRONG, "the provider belongs to another application now"
+        accepted(await it.ldap("ann", "key-wifi"))
+
+
+async def test_the_same_key_for_two_applications() -> None:
+    keys = (AppPassword("a", Secret("key"), NOON + 1, "radius"), AppPassword("b", Secret("key"), None, "ldap"))
+    with desk(account(7, "ann", None, app_passwords=keys)) as it:
+        assert accepted(await it.ldap("ann", "key")).expires_at is None
+        assert accepted(await it.radius("ann", "key")).expires_at == NOON + 1
+
+
+async def test_a_bound_app_password_is_refused_like_a_wrong_password() -> None:
+    """The same work, so that the time tells nobody that the key is good elsewhere."""
+    keys = (AppPassword("wifi", Secret("key-wifi"), None, "radius"),)
+    with desk(account(7, "ann", HASHED, app_passwords=keys)) as it:
+        for secret in ("key-wifi", "nonsense"):
+            assert reason(await it.ldap("ann", secret)) == WRONG
+        assert it.verify.asked == [HASHED.value.reveal_text()] * 2
+
+
 async def test_app_passwords_pass_the_access_check_too() -> None:
     keys = (AppPassword("cal", Secret("key-cal")),)
     with desk(account(7, "ann", None, app_passwords=keys), applications=applications(Binding(0, 8, None))) as it:

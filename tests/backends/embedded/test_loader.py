@@ -99,6 +99,7 @@ def group(directory: Directory, name: str) -> Group:
     return next(one for one in directory.people.groups if one.name == name)
 
 
+TOKEN = {"identifier": "t", "user": "!KeyOf alice", "intent": "app_password"}
 ALICE = entry("user", "alice", username="alice")
 STAFF = entry("group", "staff", name="staff")
 LDAP = entry("ldap", "ldap", name="ldap", base_dn="'dc=example,dc=com'")
@@ -481,6 +482,60 @@ def test_app_passwords(read: Load) -> None:
         ("three", None),
     ]
     assert found[0].key == Secret("key-one")
+    assert {one.application for one in found} == {None}
+
+
+APP_UUID = "0b5a0c5c-1122-4333-8444-5566778899aa"
+APPS = LDAP + LDAP_APP + entry("application", "other", slug="mail", name="Mail", pbm_uuid=APP_UUID)
+
+
+@pytest.mark.parametrize(
+    ("reference", "slug"),
+    [
+        ("ldap", "ldap"),
+        ("mail", "mail"),
+        ("!KeyOf app", "ldap"),
+        ("!KeyOf other", "mail"),
+        ("!Find [authentik_core.application, [slug, mail]]", "mail"),
+        (f"!Env [NAME, {'mail'}]", "mail"),
+    ],
+)
+def test_an_app_password_may_be_for_one_application(read: Load, reference: str, slug: str) -> None:
+    directory = read(blueprint(ALICE, entry("token", **TOKEN, key="k", application=reference), APPS))
+    (found,) = account(directory, "alice").app_passwords
+    assert found.application == slug
+
+
+@pytest.mark.parametrize(
+    ("reference", "problem"),
+    [
+        ("''", "is empty"),
+        ("null", "is empty"),
+        ("", "is empty"),
+        ("!Env [NAME, '']", "is empty"),
+        ("mial", "no application in this file has the slug 'mial'; did you mean mail?"),
+        ("LDAP", "no application in this file has the slug 'LDAP'"),
+        ("'ldap '", "no application in this file has the slug 'ldap '"),
+        ("'ldap, mail'", "no application in this file has the slug"),
+        ("[ldap]", "expected !KeyOf, !Find or a primary key"),
+        ("true", "expected !KeyOf, !Find or a primary key"),
+        ("!KeyOf alice", "expected authentik_core.application"),
+        ("!KeyOf gone", "no entry has this id"),
+        ("99999999-1122-4333-8444-5566778899aa", "in this file has the primary key"),
+    ],
+)
+def test_an_application_that_is_none_binds_nothing_and_is_an_error(
+    refused: Callable[..., ConfigError], reference: str, problem: str
+) -> None:
+    text = blueprint(ALICE, entry("token", **TOKEN, key="k", application=reference), APPS)
+    refused(text, problem, 5, "entries[1].attrs.application")
+
+
+def test_an_application_that_is_gone_lets_its_app_passwords_go_nowhere(refused: Callable[..., ConfigError]) -> None:
+    gone = entry("application", "app", slug="mail", name="Mail", head="state: absent, ")
+    for reference in ("mail", "!KeyOf app"):
+        text = blueprint(ALICE, entry("token", **TOKEN, key="k", application=reference), gone)
+        refused(text, "mail" if reference == "mail" else "is absent", 5)
 
 
 def test_devices(read: Load) -> None:
@@ -838,6 +893,8 @@ def test_unknown_models_and_fields_are_told_once_each(read: Load) -> None:
         (entry("user", username="bob", passwrd="x"), "password"),
         (entry("binding", target="!KeyOf app", group="!KeyOf staff", negated="true"), "negate"),
         (entry("token", identifier="a", user="!KeyOf alice", expire="2020-01-01"), "expires"),
+        (entry("token", identifier="a", user="!KeyOf alice", applications="[mail]"), "application"),
+        (entry("token", identifier="a", user="!KeyOf alice", aplication="mail"), "application"),
     ],
 )
 def test_a_slip_that_would_let_somebody_in_is_an_error(
@@ -971,7 +1028,6 @@ def attr(kind: str, problem: str, field: str, /, *before: str, **attrs: object) 
     return pytest.param(text, problem, 4 + len(before), f"entries[{len(before)}].attrs.{field}", id=f"{kind}-{problem}")
 
 
-TOKEN = {"identifier": "t", "user": "!KeyOf alice", "intent": "app_password"}
 DEVICE = entry("device", "paper", user="!KeyOf alice")
 
 
