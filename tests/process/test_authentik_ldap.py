@@ -247,7 +247,7 @@ async def test_a_provider_that_is_removed_is_served_no_more() -> None:
                 return True
 
         await eventually(is_over, 2.0)
-        assert await bind(running, "alice", "pw-alice") == INSUFFICIENT, "there is no such directory"
+        assert await bind(running, "alice", "pw-alice") == UNAVAILABLE, "there is no directory at all"
 
 
 async def test_the_reason_of_a_refusal_is_told_in_words_and_counted() -> None:

@@ -24,8 +24,11 @@ from tests.backends.authentik.appliance import small
 from tests.backends.authentik.script import Script, html
 from tests.process.running import Appliance, environment
 from tests.process.test_authentik import COMMAND, login, until_ready
+from tests.process.test_authentik_ldap import UNAVAILABLE, bind
 from tests.stub_authentik.model import FUTURE
 from tests.stub_authentik.server import LDAP_TOKEN, RADIUS_TOKEN, Stub
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 CLOSED = "http://127.0.0.1:1"
 
@@ -72,6 +75,7 @@ def complaints(running: Appliance) -> list[dict[str, Any]]:
 async def test_a_server_that_is_not_there() -> None:
     async with started(AUTHENTIK_HOST=CLOSED, AUTHENTIK_TOKEN=LDAP_TOKEN) as running:
         await wrong(running, "cannot connect to 127.0.0.1:1: Connection refused")
+        assert await bind(running, "alice", "pw-alice") == UNAVAILABLE, "nobody is told that the password is wrong"
 
 
 async def test_a_name_that_nobody_has() -> None:

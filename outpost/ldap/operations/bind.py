@@ -112,7 +112,7 @@ class Binder:
             self._observer.bound("", session.address, name, self._clock() - now, results.SUCCESS, "")
             return request.result(results.SUCCESS)
         found = providers.bind_name(name)
-        return self._log_in(session, request, found, name, password, now)
+        return self._log_in(session, request, providers, found, name, password, now)
 
     def _sasl(self, session: Session, request: BindRequest, providers: Providers, now: float) -> Outcome:
         """SASL PLAIN (RFC 4616) where TLS protects it."""
@@ -154,18 +154,24 @@ class Binder:
                 username = ""
             if len(served) == 1 and username and "=" not in username:
                 found = BindName(served[0], username)
-        return self._log_in(session, request, found, name, password, now)
+        return self._log_in(session, request, providers, found, name, password, now)
 
     def _log_in(
         self,
         session: Session,
         request: BindRequest,
+        providers: Providers,
         found: BindName | None,
         name: bytes,
         password: bytes,
         now: float,
     ) -> Outcome:
         if found is None:
+            if not providers.bases():
+                # Nothing is known yet, perhaps because the server cannot be reached: that says nothing about anybody.
+                diagnostic = b"no directory is served yet"
+                reason = UnavailableReason.NOT_READY
+                return self._refuse(session, request, name, now, results.UNAVAILABLE, diagnostic, reason)
             return self._refuse(
                 session, request, name, now, results.INSUFFICIENT_ACCESS_RIGHTS, b"", RejectReason.NO_PROVIDER
             )
