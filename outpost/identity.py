@@ -149,6 +149,8 @@ class LdapOptions:
     """`noSuchObject` (RFC 4511) or `empty` (the answer older outposts gave)."""
     strict_bind_dn: bool = False
     """Of all DNs only the entry's own binds; otherwise `cn=name,<anything>,BASE` does too."""
+    password_modify: bool = True
+    """Users may change their own passwords (RFC 3062), where the directory file can be written."""
     bind_names: tuple[str, ...] = ()
     """What binds besides DNs: `username`, `mail`, `upn` (the login name before `@domain`). A name that two providers
     would take means neither."""
@@ -366,6 +368,22 @@ class Source:
     """The peer can answer a Challenge."""
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The password is the new one; what was believed of the old one has been revoked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unwilling:
+    """Nothing was changed, and asking again changes nothing about that."""
+
+    detail: str
+    """One sentence that the user may read; never a secret."""
+
+
+PasswordDecision = Changed | Unwilling | Rejected | Unavailable
+
+
 # -- revocation -----------------------------------------------------------------------------------
 
 
@@ -395,6 +413,20 @@ class Authority(Protocol):
 
     async def resume(self, provider: Provider, continuation: object, secret: Secret, source: Source) -> Decision:
         """The decision after the answer to a `Challenge` of this authority."""
+        ...
+
+
+class Passwords(Protocol):
+    """Changes passwords; only some backends can. Raises nothing but bugs across this port; a bug is never `Changed`."""
+
+    def can_change_passwords(self) -> bool:
+        """Whether asking makes sense at this moment; never blocks."""
+        ...
+
+    async def change_password(
+        self, provider: LdapProvider, identity: Identity, old: Secret, new: Secret, source: Source
+    ) -> PasswordDecision:
+        """Make `new` the password of `identity`, who logged in before and knows `old`."""
         ...
 
 

@@ -52,7 +52,7 @@ class Appliance:
         self._told: set[str] = set()
         self._source = build(settings, log, self._publish, self._set_connected)
         self._backend = self._source.backend
-        self._gate = Gate(self._backend, gate_settings(settings))
+        self._gate = Gate(self._backend, gate_settings(settings), passwords=self._source.passwords)
         self._gate.set_connected(self._source.is_connected)
         self._ldap_meter = LdapMeter(log, lambda: self._source.outpost_name("ldap"))
         self._directories = Directories(self._backend, lambda level, event: log.put(level, LOGGER, event, {}))
@@ -61,6 +61,7 @@ class Appliance:
             self._directories,
             self._ldap_meter,
             sessions=self._source.sessions,
+            passwords=self._gate,
             limits=settings.part(ServerLimits),
             search_limits=settings.part(SearchLimits),
             trusted_proxies=settings.part(ListenSettings).trusted_proxy_cidrs,

@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 
 from outpost.config.sections import ServerSettings
 from outpost.config.settings import Settings
-from outpost.identity import Backend, Publish
+from outpost.identity import Backend, Passwords, Publish
 from outpost.ldap.operations.bind import Sessions
 from outpost.observe.logs import LogWriter
 
@@ -27,6 +27,8 @@ class Source:
     families: Callable[[], Iterable[Metric]]
     sessions: Sessions | None = None
     """Those of the server that connections rest on."""
+    passwords: Passwords | None = None
+    """Who changes them; None where nobody here can."""
 
 
 Build = Callable[[Settings, LogWriter, Publish, Callable[[bool], None]], Source]
@@ -66,4 +68,4 @@ def _embedded(settings: Settings, path: Path, log: LogWriter, publish: Publish) 
         log=lambda level, event: log.put(level, "outpost.directory", event, {}),
     )
     # Every change of the file passes through this process, so none can be missed.
-    return Source(backend, lambda _service: "embedded", is_connected=True, families=tuple)
+    return Source(backend, lambda _service: "embedded", is_connected=True, families=tuple, passwords=backend)

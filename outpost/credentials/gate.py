@@ -28,9 +28,13 @@ from outpost.identity import (
     Accepted,
     Authority,
     Challenge,
+    Changed,
     Decision,
+    Identity,
     LdapProvider,
     Mode,
+    PasswordDecision,
+    Passwords,
     Provider,
     Publish,
     RadiusProvider,
@@ -41,6 +45,7 @@ from outpost.identity import (
     Source,
     Unavailable,
     UnavailableReason,
+    Unwilling,
 )
 
 NEVER = float("-inf")
@@ -133,6 +138,7 @@ class _Login:
 class Gate:
     """Authority, credentials cache and revocation hub. Everything runs on one event loop.
 
+    passwords: who changes them, None where nobody can;
     clock: monotonic seconds; epoch: seconds since the epoch; random: octets from a safe source.
     """
 
@@ -141,12 +147,14 @@ class Gate:
         authority: Authority,
         settings: GateSettings = DEFAULTS,
         *,
+        passwords: Passwords | None = None,
         clock: Callable[[], float] = time.monotonic,
         epoch: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._authority = authority
+        self._passwords = passwords
         self._settings = settings
         self._clock = clock
         self._epoch = epoch
@@ -158,6 +166,7 @@ class Gate:
         self._flights: dict[object, _Flight] = {}
         self._refreshing: set[bytes] = set()
         self._tasks: set[asyncio.Task[Decision]] = set()
+        self._changes: set[asyncio.Task[PasswordDecision]] = set()
         self._subscribers: list[Publish] = []
         self._is_stopped = False
         self._log = structlog.get_logger("outpost.credentials")
@@ -259,6 +268,71 @@ class Gate:
             return self._too_busy("access rights changed during the login")
         return decision
 
+    # -- passwords ------------------------------------------------------------------------------------
+
+    def can_change_passwords(self) -> bool:
+        """Whether asking makes sense at this moment."""
+        return self._passwords is not None and self._passwords.can_change_passwords()
+
+    async def change_password(
+        self, provider: LdapProvider, identity: Identity, old: Secret, new: Secret, source: Source
+    ) -> PasswordDecision:
+        """The decision about a change; a wrong old password counts like that of a login.
+
+        Whoever cancels this does not hear the answer, and it counts all the same.
+        """
+        passwords = self._passwords
+        if passwords is None:
+            return Unwilling("passwords cannot be changed here")
+        if self._is_stopped or len(self._changes) >= self._settings.pending:
+            return self._too_busy("too many changes are pending")
+        task = asyncio.create_task(self._change(passwords, provider, identity, old, new, source))
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if task.cancelled() and me is not None and not me.cancelling():
+                return Unavailable(UnavailableReason.NOT_READY, "the appliance is stopping")
+            raise
+
+    async def _change(
+        self,
+        passwords: Passwords,
+        provider: LdapProvider,
+        identity: Identity,
+        old: Secret,
+        new: Secret,
+        source: Source,
+    ) -> PasswordDecision:
+        attempt = self._limiter.attempt(service_of(provider), identity.username, source.address)
+        try:
+            async with asyncio.timeout(self._settings.queue_timeout_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            return self._too_busy("the change waited too long for its turn")
+        try:
+            if not self._limiter.admits(attempt, self._clock()):
+                return self._is_throttled()
+            async with asyncio.timeout(self._settings.deadline_s) as deadline:
+                decision = await passwords.change_password(provider, identity, old, new, source)
+            if deadline.expired():
+                raise TimeoutError
+            if not isinstance(decision, Changed | Unwilling | Rejected | Unavailable):
+                raise TypeError(f"the change was answered with {type(decision).__name__}")
+        except TimeoutError:
+            return Unavailable(UnavailableReason.BACKEND_TIMEOUT, "the backend did not answer in time")
+        except Exception as exc:
+            return self._bug(exc, "a password could not be changed")
+        finally:
+            self._slots.release()
+        if isinstance(decision, Changed):
+            self._limiter.succeeded(attempt, self._clock())
+        elif isinstance(decision, Rejected) and decision.reason in GUESSES:
+            self._limiter.failed(attempt, self._clock())
+        return decision
+
     # -- revocation -----------------------------------------------------------------------------------
 
     def publish(self, revoked: Revoked) -> None:
@@ -296,7 +370,7 @@ class Gate:
     async def stop(self) -> None:
         """End everything under way with Unavailable and forget everything; idempotent."""
         self._is_stopped = True
-        tasks = tuple(self._tasks)
+        tasks = (*self._tasks, *self._changes)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

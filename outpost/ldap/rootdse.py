@@ -11,6 +11,7 @@ from outpost.ldap.results import (
     CANCEL,
     MANAGE_DSA_IT,
     PAGED_RESULTS,
+    PASSWORD_MODIFY,
     SORT_REQUEST,
     SORT_RESPONSE,
     START_TLS,
@@ -28,10 +29,17 @@ FEATURES: Final = (
 
 
 def attributes(
-    bases: Sequence[bytes], *, is_secure: bool, can_start_tls: bool, mechanisms: Sequence[bytes] = ()
+    bases: Sequence[bytes],
+    *,
+    is_secure: bool,
+    can_start_tls: bool,
+    can_change_passwords: bool = False,
+    mechanisms: Sequence[bytes] = (),
 ) -> list[tuple[bytes, list[bytes]]]:
     """The root DSE as one client sees it. bases: of every provider; the first is the default."""
     extensions = [*EXTENSIONS, *([START_TLS] if can_start_tls and not is_secure else [])]
+    if can_change_passwords:
+        extensions.append(PASSWORD_MODIFY)
     found: list[tuple[bytes, list[bytes]]] = [
         (b"objectClass", [b"top"]),
         (b"entryDN", [b""]),

@@ -21,6 +21,7 @@ from outpost.ldap.directories import Directories
 from outpost.ldap.observer import LdapObserver
 from outpost.ldap.operations.bind import Gate, Sessions
 from outpost.ldap.operations.outcome import is_revoked
+from outpost.ldap.operations.password_modify import Changer
 from outpost.ldap.operations.search import SearchLimits
 from outpost.ldap.proxy import header
 from outpost.ldap.service import LdapService
@@ -88,6 +89,7 @@ class LdapServer:
         observer: LdapObserver,
         *,
         sessions: Sessions | None = None,
+        passwords: Changer | None = None,
         limits: ServerLimits | None = None,
         search_limits: SearchLimits | None = None,
         trusted_proxies: Sequence[Network] = (),
@@ -107,6 +109,7 @@ class LdapServer:
             limits=search_limits or SearchLimits(),
             decoding=self.bound_limits,
             sessions=sessions,
+            passwords=passwords,
             clock=clock,
         )
         self._directories = directories
@@ -316,7 +319,11 @@ class LdapServer:
 
     def _revoked(self, revoked: Revoked) -> None:
         for channel in tuple(self._channels):
-            if is_revoked(channel.session, revoked):
+            if not is_revoked(channel.session, revoked):
+                continue
+            if channel.session.is_changing_password:
+                self.service.release(channel.session)
+            else:
                 channel.end("session_end", results.STRONGER_AUTH_REQUIRED, "your session ended; bind again")
 
 

@@ -21,6 +21,7 @@ from outpost.ldap.observer import LdapObserver
 from outpost.ldap.operations import compare, extended
 from outpost.ldap.operations.bind import Binder, Gate, Sessions
 from outpost.ldap.operations.outcome import Later, Listing, Outcome, Session
+from outpost.ldap.operations.password_modify import Changer, PasswordModifier
 from outpost.ldap.operations.search import Searcher, SearchLimits
 from outpost.ldap.providers import Providers
 from outpost.ldap.shelf import Library
@@ -39,6 +40,7 @@ class LdapService:
         limits: SearchLimits,
         decoding: Limits,
         sessions: Sessions | None = None,
+        passwords: Changer | None = None,
         clock: Callable[[], float],
     ) -> None:
         self.providers = Providers(())
@@ -48,6 +50,7 @@ class LdapService:
         self._decoding = decoding
         self._clock = clock
         self._binder = Binder(gate, observer, sessions, self._mechanisms, clock)
+        self._modifier = PasswordModifier(passwords, observer, self._binder.release)
         self._searcher = Searcher(library, observer, limits, decoding, self._root, clock)
 
     def serve(self, providers: Iterable[LdapProvider]) -> tuple[str, ...]:
@@ -66,6 +69,8 @@ class LdapService:
             return self._told(session, request, refusal, now)
         if isinstance(request, CompareRequest):
             outcome: Outcome = compare.begin(session, request, self.providers, self._library, self._decoding)
+        elif isinstance(request, ExtendedRequest) and request.name == results.PASSWORD_MODIFY:
+            outcome = self._modifier.begin(session, request, self.providers)
         elif isinstance(request, ExtendedRequest):
             outcome = extended.begin(session, request, can_start_tls=self.can_start_tls)
         elif isinstance(request, OtherRequest):
@@ -75,7 +80,7 @@ class LdapService:
         return self._told(session, request, outcome, now)
 
     def release(self, session: Session) -> None:
-        """The connection of this session is gone."""
+        """The session is anonymous from now on, or its connection is gone."""
         self._binder.release(session)
 
     def _refusal(self, request: Request) -> bytes | None:
@@ -110,6 +115,7 @@ class LdapService:
             self.providers.bases(),
             is_secure=session.is_secure,
             can_start_tls=self.can_start_tls,
+            can_change_passwords=self._modifier.is_offered(self.providers),
             mechanisms=self._mechanisms(session),
         )
 

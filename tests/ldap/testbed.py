@@ -19,6 +19,7 @@ from outpost.identity import (
     Identity,
     LdapOptions,
     LdapProvider,
+    Passwords,
     People,
     Provider,
     Rejected,
@@ -293,11 +294,12 @@ async def bed(
     limits: ServerLimits | None = None,
     search_limits: SearchLimits | None = None,
     trusted: str = "",
+    passwords: Passwords | None = None,
     clock: Callable[[], float] | None = None,
 ) -> AsyncIterator[Bed]:
     authority, seen, sessions = Authority(), Recorder(), Sessions()
     roster = Roster(None if is_empty else directory or people())
-    gate = Gate(authority)
+    gate = Gate(authority, passwords=passwords)
     gate.set_connected(True)
     directories = Directories(roster)
     server = LdapServer(
@@ -305,6 +307,7 @@ async def bed(
         directories,
         seen,
         sessions=sessions,
+        passwords=gate,
         limits=limits,
         search_limits=search_limits,
         trusted_proxies=[ip_network(one) for one in trusted.split()],

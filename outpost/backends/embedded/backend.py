@@ -4,34 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, final
 
+from outpost.backends.embedded import phc, rewrite
 from outpost.backends.embedded.authority import Book, EmbeddedAuthority
 from outpost.backends.embedded.changes import revocations
 from outpost.backends.embedded.loader import load as load_file
-from outpost.backends.embedded.model import NO_EXTRAS, Directory, Extras
-from outpost.backends.embedded.pool import VerifyPool
+from outpost.backends.embedded.model import NO_EXTRAS, Account, Directory, Extras, Password
+from outpost.backends.embedded.pool import PoolBusy, PoolStopped, VerifyPool
+from outpost.backends.embedded.rewrite import CannotChange
 from outpost.errors import BackendUnavailable, ConfigError
 from outpost.identity import (
+    Changed,
     Decision,
+    Identity,
     LdapProvider,
+    PasswordDecision,
     People,
     Provider,
     Publish,
+    Rejected,
+    RejectReason,
     Revoked,
     Secret,
     Served,
     Source,
+    Unavailable,
+    UnavailableReason,
+    Unwilling,
     Wanted,
 )
 from outpost.observe.failures import reason
 
 POLL_S: Final = 2.0
 """Between two looks at the files; a change is read when two of them agree about it."""
+MOST_OCTETS: Final = 1024
+"""Of a new password."""
 MOST_REVOKED: Final = 1000
 """Revocations of one change that are told one by one; every open connection hears each of them."""
 
@@ -61,7 +75,7 @@ class _Version:
 
 @final
 class EmbeddedBackend:
-    """All of identity as one directory file knows it; implements `outpost.identity.Backend`.
+    """All of identity as one directory file knows it; implements `outpost.identity.Backend` and `Passwords`.
 
     publish: takes revocations, on the event loop; log: takes what an administrator should read; load: reads the
     directory, in a thread, and raises ConfigError; poll_s: seconds between two looks at the files.
@@ -84,6 +98,7 @@ class EmbeddedBackend:
         self._load = load or (lambda: load_file(path, extras))
         self._poll_s = poll_s
         self._sleep = sleep
+        self._path = path
         self._files: tuple[Path, ...] = (path,)
         self._stamps: Stamps = {}
         """Of the last version that was read, whatever it was worth."""
@@ -95,6 +110,8 @@ class EmbeddedBackend:
         self._subscribers: list[Callable[[], None]] = []
         self._reading = asyncio.Lock()
         self._watcher: asyncio.Task[None] | None = None
+        self._changes: set[asyncio.Task[PasswordDecision]] = set()
+        self._is_writable = False
         self._is_stopped = False
         self._pool = pool or VerifyPool()
         self._authority = EmbeddedAuthority(lambda: self._book, self._pool)
@@ -125,6 +142,8 @@ class EmbeddedBackend:
         if watcher is not None:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
+        # A file that is being written gets finished.
+        await asyncio.gather(*self._changes, return_exceptions=True)
         self._pool.stop()
 
     def readiness(self) -> Mapping[str, str]:
@@ -144,6 +163,83 @@ class EmbeddedBackend:
     async def resume(self, provider: Provider, continuation: object, secret: Secret, source: Source) -> Decision:
         """The decision after the answer to a Challenge."""
         return await self._authority.resume(provider, continuation, secret, source)
+
+    # -- passwords --------------------------------------------------------------------------------
+
+    def can_change_passwords(self) -> bool:
+        """Whether the file could be written when it was read."""
+        return self._is_writable and self._book is not None
+
+    async def change_password(
+        self, provider: LdapProvider, identity: Identity, old: Secret, new: Secret, source: Source
+    ) -> PasswordDecision:
+        """Write `new` into the file, where `identity` knows `old`; whoever cancels this has begun it all the same."""
+        task = asyncio.create_task(self._change(provider, identity, old, new, source))
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    async def _change(
+        self, provider: LdapProvider, identity: Identity, old: Secret, new: Secret, source: Source
+    ) -> PasswordDecision:
+        if not new:
+            return Unwilling("the new password is empty")
+        if len(new.reveal()) > MOST_OCTETS:
+            return Unwilling(f"the new password is longer than {MOST_OCTETS} octets")
+        account = self._own_account(provider, identity)
+        if not isinstance(account, Account):
+            return account
+        password = account.password
+        if password is None or not old:
+            return Rejected(RejectReason.INVALID_CREDENTIALS, "no old password")
+        try:
+            if not await self._pool.run(lambda: _matches(password, old)):
+                return Rejected(RejectReason.INVALID_CREDENTIALS, "wrong old password")
+            like = password.value.reveal_text() if password.is_hashed else None
+            made = await self._pool.run(lambda: phc.hash_password(new, like))
+        except PoolBusy:
+            return Unavailable(UnavailableReason.BUSY, "too many passwords are being verified")
+        except PoolStopped:
+            return Unavailable(UnavailableReason.NOT_READY, "the directory is not there")
+        async with self._reading:
+            if self._is_stopped:
+                return Unavailable(UnavailableReason.NOT_READY, "the directory is not there")
+            if self._own_account(provider, identity) != account:
+                return Unwilling("your account changed meanwhile; try again")
+            return await self._write(account, password, made, source)
+
+    def _own_account(self, provider: LdapProvider, identity: Identity) -> Account | PasswordDecision:
+        """The account of somebody who logged in, as long as he still could."""
+        book = self._book
+        serving = book.serving(provider) if book is not None else None
+        account = book.directory.accounts.get(identity.user_pk) if book is not None else None
+        if serving is None or account is None or not account.is_active or account.username != identity.username:
+            return Rejected(RejectReason.INVALID_CREDENTIALS, "the account is there no more")
+        if serving[1].admits(account) is not True:
+            return Rejected(RejectReason.ACCESS_DENIED, "the application does not let the user in any more")
+        return account
+
+    async def _write(self, account: Account, password: Password, made: str, source: Source) -> PasswordDecision:
+        """Change the file and read it again, all with the lock held."""
+        seen = await asyncio.to_thread(_stamps, (self._path,))
+        if seen[self._path] is None or seen[self._path] != self._stamps.get(self._path):
+            return Unwilling("the directory file changed meanwhile; try again")
+        name, now = account.username, datetime.now(UTC)
+        try:
+            await asyncio.to_thread(rewrite.change_password, self._path, name, password.value, made, now)
+        except CannotChange as error:
+            self._log("warning", f"the password of {name!r} was not changed: {error}")
+            return Unwilling(str(error))
+        try:
+            await self._read()
+        except ConfigError as error:
+            self._log("error", f"the directory stays as it was read before: {error}")
+        book = self._book
+        found = book.directory.accounts.get(account.pk) if book is not None else None
+        if found is None or found.password != Password(Secret(made), True):
+            return Unwilling("the new password is in the directory file, but the file cannot be read again")
+        self._log("info", f"the password of {name!r} was changed by {source.address}")
+        return Changed()
 
     # -- people and what is served ----------------------------------------------------------------
 
@@ -170,6 +266,7 @@ class EmbeddedBackend:
     async def _read(self) -> None:
         """Read the file and take it over, all at once. Raises ConfigError, and then nothing has changed."""
         before = await asyncio.to_thread(_stamps, self._files)
+        self._is_writable = await asyncio.to_thread(rewrite.is_writable, self._path)
         # A version that cannot be read is not tried again until it is another one.
         self._stamps = before
         version = await asyncio.to_thread(self._version, self._book)
@@ -240,6 +337,12 @@ class EmbeddedBackend:
                     await self.refresh()
                 except Exception as exc:  # whatever it is, the next version may be better
                     self._log("error", f"the directory stays as it was read before: {reason(exc)}")
+
+
+def _matches(password: Password, secret: Secret) -> bool:
+    if password.is_hashed:
+        return phc.verify(password.value.reveal_text(), secret)
+    return bool(password.value) and hmac.compare_digest(password.value.reveal(), secret.reveal())
 
 
 def _numbered(old: People, new: People) -> People:

@@ -90,11 +90,19 @@ def verify(phc: str, secret: Secret) -> bool:
     return True
 
 
-def hash_password(secret: Secret) -> str:
-    """A PHC string for `secret` with a fresh salt. Raises ValueError for an empty one."""
+def hash_password(secret: Secret, like: str | None = None) -> str:
+    """A PHC string for `secret` with a fresh salt, at the cost of `like` where that is the higher one.
+
+    Raises ValueError for an empty secret, and like `parse`.
+    """
     if not secret:
         raise ValueError("an empty password is no password")
-    kdf = Argon2id(salt=secrets.token_bytes(16), length=32, iterations=ITERATIONS, lanes=LANES, memory_cost=MEMORY_KIB)
+    memory_kib, iterations, lanes = MEMORY_KIB, ITERATIONS, LANES
+    if like is not None:
+        cost = parse(like)
+        if cost.memory_kib >= memory_kib and cost.iterations >= iterations:
+            memory_kib, iterations, lanes = cost.memory_kib, cost.iterations, cost.lanes
+    kdf = Argon2id(salt=secrets.token_bytes(16), length=32, iterations=iterations, lanes=lanes, memory_cost=memory_kib)
     return kdf.derive_phc_encoded(secret.reveal())
 
 

@@ -73,7 +73,16 @@ class Page:
 class Session:
     """Who is at the other end: address, protection, identity. Nothing here is a secret."""
 
-    __slots__ = ("address", "bind_dn", "certificate_name", "identity", "is_secure", "pages", "provider")
+    __slots__ = (
+        "address",
+        "bind_dn",
+        "certificate_name",
+        "identity",
+        "is_changing_password",
+        "is_secure",
+        "pages",
+        "provider",
+    )
 
     def __init__(self, address: str, *, is_secure: bool) -> None:
         self.address = address
@@ -84,6 +93,8 @@ class Session:
         """As the client wrote it; empty while anonymous."""
         self.provider: LdapProvider | None = None
         self.identity: Identity | None = None
+        self.is_changing_password = False
+        """Its own revocation is under way: the session gets anonymous, and hears how the change went."""
         self.pages: OrderedDict[bytes, Page] = OrderedDict()
 
     @property
