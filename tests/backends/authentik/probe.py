@@ -15,6 +15,7 @@ import time
 
 import uvloop
 
+from outpost.app import hardening
 from outpost.backends.authentik.backend import AuthentikBackend
 from outpost.backends.authentik.settings import AUTO, AuthentikSettings
 from outpost.identity import Secret
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--refreshes", type=int, default=0)
     parser.add_argument("--seconds", type=int, default=10)
+    hardening.return_memory()  # as the appliance does
     uvloop.run(run(parser.parse_args()))
 
 
