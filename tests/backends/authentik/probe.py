@@ -28,7 +28,6 @@ def resident_kib() -> int:
 
 
 def tell(backend: AuthentikBackend, number: int, stall: float) -> None:
-    gc.collect()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     served = backend.served().ldap
     people = backend.current(served[0]) if served else None
@@ -62,19 +61,20 @@ async def run(options: argparse.Namespace) -> None:
     backend = AuthentikBackend(settings)
     await backend.start()
     stalls = Stalls()
-    watching = asyncio.create_task(stalls.watch())
     if options.refreshes:
+        watching = asyncio.create_task(stalls.watch())
         while backend.readiness()["ldap"]:
             await asyncio.sleep(0.05)
         for number in range(1, options.refreshes + 1):
             stalls.longest = 0.0
             await backend.refresh()
+            gc.collect()
             tell(backend, number, stalls.longest)
-    else:
+        watching.cancel()
+    else:  # nothing of ours is to be measured along with it
         for number in range(options.seconds):
             await asyncio.sleep(1)
-            tell(backend, number, stalls.longest)
-    watching.cancel()
+            tell(backend, number, 0.0)
     await backend.stop()
 
 
