@@ -61,7 +61,7 @@ class Appliance:
             self._directories,
             self._ldap_meter,
             sessions=self._source.sessions,
-            passwords=self._gate,
+            passwords=None if self._source.passwords is None else self._gate,
             limits=settings.part(ServerLimits),
             search_limits=settings.part(SearchLimits),
             trusted_proxies=settings.part(ListenSettings).trusted_proxy_cidrs,

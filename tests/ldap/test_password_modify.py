@@ -1,6 +1,7 @@
 """Password Modify (RFC 3062) over real sockets: who may change what, and everything that must be refused."""
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
@@ -231,15 +232,21 @@ async def test_passwords_cross_no_network_in_clear() -> None:
 
 
 async def test_where_passwords_are_kept_elsewhere() -> None:
+    async with bed() as there:
+        client = await there.client("alice", tls=trusting())
+        assert not await offered(client)
+        code, diagnostic, _ = await modify(client, wish(None, "alice-pw", "new-pw"))
+        assert code == 53 and b"where your account is managed" in diagnostic
+        assert (await modify(client, b"\x30"))[0] == 2
+
+
+async def test_where_they_cannot_be_changed_at_the_moment_the_backend_says_why() -> None:
     keeper = Keeper()
-    keeper.can = False
-    for passwords in (None, keeper):
-        async with bed(passwords=passwords) as there:
-            client = await there.client("alice", tls=trusting())
-            assert not await offered(client)
-            code, diagnostic, _ = await modify(client, wish(None, "alice-pw", "new-pw"))
-            assert code == 53 and b"where your account is managed" in diagnostic
-    assert keeper.asked == []
+    keeper.can, keeper.answer = False, Unwilling("read-only")
+    async with bed(passwords=keeper) as there:
+        client = await there.client("alice", tls=trusting())
+        assert not await offered(client)
+        assert await modify(client, wish(None, "alice-pw", "new-pw")) == (53, b"read-only", None)
 
 
 async def test_switched_off_for_a_provider() -> None:
@@ -414,6 +421,25 @@ async def test_stopping_ends_a_change_without_a_success() -> None:
             await asyncio.sleep(0)
         await there.gate.stop()
         assert parts(await client.message())[0] == 52
+
+
+def test_noise_is_malformed_or_a_wish_and_nothing_else() -> None:
+    chance = random.Random(1)
+    seeds = [wish("u:a", "b", "c"), wish(), wish(ALICE, b"x" * 200, None)]
+    understood = 0
+    for _ in range(20_000):
+        octets = bytearray(chance.choice(seeds))
+        for _ in range(chance.randrange(4)):
+            at = chance.randrange(len(octets) + 1)
+            octets[at : at + chance.randrange(3)] = chance.randbytes(chance.randrange(3))
+        try:
+            found = _read(bytes(octets))
+        except ValueError:
+            continue
+        understood += 1
+        assert found.old is None or found.old.reveal() in octets
+        assert found.new is None or found.new.reveal() in octets
+    assert 5_000 < understood < 20_000
 
 
 def test_values() -> None:

@@ -307,7 +307,7 @@ async def bed(
         directories,
         seen,
         sessions=sessions,
-        passwords=gate,
+        passwords=None if passwords is None else gate,
         limits=limits,
         search_limits=search_limits,
         trusted_proxies=[ip_network(one) for one in trusted.split()],

@@ -12,7 +12,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -180,31 +180,28 @@ def _same_but(old: Node, new: Node, changed: Mapping[int, str]) -> bool:
     """Whether two trees differ in nothing but the values of the nodes with these ids."""
     pending: list[tuple[Node, Node]] = [(old, new)]
     seen: set[tuple[int, int]] = set()
-    met: set[int] = set()
+    met = 0
     while pending:
         a, b = pending.pop()
+        if a.tag != b.tag or type(a) is not type(b) or len(a.value) != len(b.value):
+            return False
+        # Behind an alias is what was compared before.
         if (id(a), id(b)) in seen:
             continue
         seen.add((id(a), id(b)))
-        if type(a) is not type(b):
-            return False
-        if id(a) in changed:
-            met.add(id(a))
-            if b.value != changed[id(a)]:
+        pairs: Iterable[tuple[Node, Node]] = zip(a.value, b.value, strict=True)
+        if isinstance(a, MappingNode):
+            pairs = ((x, y) for one, other in pairs for x, y in zip(one, other, strict=True))
+        for x, y in pairs:
+            if type(x) is not ScalarNode:
+                pending.append((x, y))
+            elif id(x) in changed:
+                met += 1
+                if type(y) is not ScalarNode or y.value != changed[id(x)]:
+                    return False
+            elif x.tag != y.tag or x.value != y.value or type(y) is not ScalarNode:
                 return False
-        elif a.tag != b.tag:
-            return False
-        elif isinstance(a, ScalarNode):
-            if a.value != b.value:
-                return False
-        elif len(a.value) != len(b.value):
-            return False
-        elif isinstance(a, MappingNode):
-            for (k, v), (other_k, other_v) in zip(a.value, b.value, strict=True):
-                pending += [(k, other_k), (v, other_v)]
-        else:
-            pending += zip(a.value, b.value, strict=True)
-    return met == changed.keys()
+    return met == len(changed)
 
 
 # -- the file -------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class PasswordModifier:
             wish = _read(request.value)
         except ValueError:
             return _result(request, results.PROTOCOL_ERROR, b"Password Modify: malformed request value")
-        if self._passwords is None or not self._passwords.can_change_passwords():
+        if self._passwords is None:
             return _result(request, results.UNWILLING_TO_PERFORM, ELSEWHERE)
         if not session.is_secure and not _is_loopback(session.address):
             return _result(request, results.CONFIDENTIALITY_REQUIRED, b"this needs TLS: use ldaps or StartTLS first")
