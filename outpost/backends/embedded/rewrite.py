@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from outpost.backends.embedded.blueprint import USER, Blueprint, Entry, read_limited
 from outpost.backends.embedded.nodes import (
@@ -189,7 +190,7 @@ def _same_but(old: Node, new: Node, changed: Mapping[int, str]) -> bool:
         if (id(a), id(b)) in seen:
             continue
         seen.add((id(a), id(b)))
-        pairs: Iterable[tuple[Node, Node]] = zip(a.value, b.value, strict=True)
+        pairs: Iterable[tuple[Any, Any]] = zip(a.value, b.value, strict=True)
         if isinstance(a, MappingNode):
             pairs = ((x, y) for one, other in pairs for x, y in zip(one, other, strict=True))
         for x, y in pairs:
