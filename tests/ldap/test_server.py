@@ -307,6 +307,21 @@ async def test_the_servers_own_limits() -> None:
 # -- other operations -----------------------------------------------------------------------------
 
 
+async def test_an_entry_without_a_sort_key_is_not_sorted_by_another() -> None:
+    async with bed() as served:
+        client = await served.client("ldapservice")
+        keys = [encode.tlv(0x30, encode.octets(name)) for name in ("sn", "cn")]
+        control = encode.control("1.2.840.113556.1.4.473", True, encode.tlv(0x30, *keys))
+        code, entries, _ = await client.search(
+            BASE, "(|(cn=alice)(objectClass=group))", ["sn", "cn"], scope=2, controls=[control]
+        )
+        # Those without sn come last (RFC 2891 2.2), in the order of their cn.
+        assert (code, [e["cn"] for e in entries if "sn" in e.names]) == (0, [[b"alice"]])
+        assert "sn" in entries[0].names
+        without = [e["cn"][0] for e in entries[1:]]
+        assert len(without) > 2 and without == sorted(without)
+
+
 @pytest.mark.parametrize(
     ("entry", "attribute", "value", "code"),
     [

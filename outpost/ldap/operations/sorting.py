@@ -200,10 +200,7 @@ def _values(operation: bytes) -> dict[bytes, list[bytes]]:
 def _least(kind: Kind, held: dict[bytes, list[bytes]], name: bytes) -> int | bytes | None:
     """What the entry is sorted by: its lowest value."""
     # The description in the entry is the schema's own spelling, whatever alias was asked for.
-    values = held.get(name)
-    if values is None:
-        values = next(iter(held.values()), None) if len(held) == 1 else held.get(_spelling(name))
-    normal = [one for value in values or () if (one := normalise_value(kind, value)) is not None]
+    normal = [one for value in held.get(_spelling(name), ()) if (one := normalise_value(kind, value)) is not None]
     if not normal:
         return None
     return min(int(one) for one in normal) if kind is Kind.INTEGER else min(normal)
