@@ -112,8 +112,11 @@ class Channel(asyncio.BufferedProtocol):
         """Everything ends that was done for this client."""
         self._is_closing = True
         self._drop_tasks()
-        if self._upgrade is not None:
-            self._upgrade.cancel()
+        upgrade, self._upgrade = self._upgrade, None
+        if upgrade is not None:
+            upgrade.cancel()
+            if self._why == "lost":
+                self._why = "handshake"
         self._drop_listings()
         if self._pump_handle is not None:
             self._pump_handle.cancel()
@@ -144,7 +147,10 @@ class Channel(asyncio.BufferedProtocol):
 
     def end(self, why: str, code: int, diagnostic: str) -> None:
         """Tell the client and close."""
-        if not self._is_closing:
+        if self._upgrade is not None:
+            # Neither plain nor encrypted octets would be understood now.
+            self.abort(why)
+        elif not self._is_closing:
             self._write([notice(code, diagnostic)])
             self._close(why)
 
@@ -160,6 +166,9 @@ class Channel(asyncio.BufferedProtocol):
         self._is_closing = True
         if self._transport is not None:
             self._transport.abort()
+            if self._upgrade is not None:
+                # The transport tells TLS that it is gone, and TLS nobody before its handshake is done.
+                self.connection_lost(None)
 
     # -- requests ---------------------------------------------------------------------------------
 
@@ -334,9 +343,7 @@ class Channel(asyncio.BufferedProtocol):
                 server_side=True,
                 ssl_handshake_timeout=self._host.handshake_s,
             )
-        except (OSError, ssl.SSLError, asyncio.IncompleteReadError) as exc:
-            del exc
-            self._upgrade = None
+        except (OSError, EOFError):
             self.abort("handshake")
             return
         self._upgrade = None

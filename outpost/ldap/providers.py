@@ -69,6 +69,9 @@ class Providers:
                 provider, naming.depth, normalise(naming.users), naming.rdn, naming.domain
             )
         self.flaws = tuple(flaws)
+        required = [one.options.require_tls for one in self._by_pk.values()]
+        self.any_requires_tls = any(required)
+        self._all_require_tls = bool(required) and all(required)
         self._bases: dict[bytes, tuple[bytes, LdapProvider | None]] = {}
         self._names: dict[bytes, BindName] = {}
 
@@ -78,6 +81,10 @@ class Providers:
     def current(self, provider: LdapProvider) -> LdapProvider | None:
         """The provider as it is now, or None if it is served no more."""
         return self._by_pk.get(provider.pk)
+
+    def requires_tls(self, provider: LdapProvider | None) -> bool:
+        """Whether somebody who bound under `provider`, or nobody (None), is to be told nothing without TLS."""
+        return self._all_require_tls if provider is None else provider.options.require_tls
 
     def bases(self) -> list[bytes]:
         """The base DNs, as they are written in the configuration."""

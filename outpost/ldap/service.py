@@ -19,7 +19,7 @@ from outpost.identity import LdapProvider
 from outpost.ldap import controls, plain, results, rootdse
 from outpost.ldap.observer import LdapObserver
 from outpost.ldap.operations import compare, extended
-from outpost.ldap.operations.bind import Binder, Gate, Sessions
+from outpost.ldap.operations.bind import CONFIDENTIALITY, Binder, Gate, Sessions
 from outpost.ldap.operations.outcome import Later, Listing, Outcome, Session
 from outpost.ldap.operations.password_modify import Changer, PasswordModifier
 from outpost.ldap.operations.search import Searcher, SearchLimits
@@ -62,7 +62,7 @@ class LdapService:
         """What comes of `request`."""
         if isinstance(request, SearchRequest):
             return self._searcher.begin(session, request, self.providers, now)
-        refusal = self._refusal(request)
+        refusal = self._refusal(session, request)
         if isinstance(request, BindRequest):
             return refusal or self._binder.begin(session, request, self.providers, now)
         if refusal is not None:
@@ -83,8 +83,12 @@ class LdapService:
         """The session is anonymous from now on, or its connection is gone."""
         self._binder.release(session)
 
-    def _refusal(self, request: Request) -> bytes | None:
-        """RFC 4511 4.1.11: a critical control that is not understood here."""
+    def _refusal(self, session: Session, request: Request) -> bytes | None:
+        """Without TLS where that is required, or a critical control that is not understood here (RFC 4511 4.1.11)."""
+        if not (isinstance(request, BindRequest) or session.is_secure or _is_start_tls(request)):
+            bound = session.provider
+            if self.providers.requires_tls(None if bound is None else self.providers.current(bound)):
+                return request.result(results.CONFIDENTIALITY_REQUIRED, diagnostic=CONFIDENTIALITY)
         if isinstance(request, CompareRequest):
             return None
         for control in request.controls:
@@ -118,6 +122,10 @@ class LdapService:
             can_change_passwords=self._modifier.is_offered(self.providers),
             mechanisms=self._mechanisms(session),
         )
+
+
+def _is_start_tls(request: Request) -> bool:
+    return isinstance(request, ExtendedRequest) and request.name == results.START_TLS
 
 
 def _code(octets: bytes) -> int:

@@ -99,6 +99,8 @@ class Binder:
         if request.version != 3:
             diagnostic = f"version {request.version} is not supported, only 3"
             return self._refuse(session, request, name, now, results.PROTOCOL_ERROR, diagnostic.encode())
+        if providers.requires_tls(None) and not session.is_secure:
+            return self._refuse(session, request, name, now, results.CONFIDENTIALITY_REQUIRED, CONFIDENTIALITY)
         if request.authentication != SIMPLE:
             return self._sasl(session, request, providers, now)
         password = request.credentials or b""

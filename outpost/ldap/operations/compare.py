@@ -33,11 +33,11 @@ def begin(
         base = normalise(request.entry)
         identity = session.identity
         provider = None if session.provider is None else providers.current(session.provider)
-        if identity is None or provider is None:
-            raise OperationError(results.INSUFFICIENT_ACCESS_RIGHTS, "bind first")
-        if provider.options.require_tls and not session.is_secure:
-            raise OperationError(results.CONFIDENTIALITY_REQUIRED, "this needs TLS: use ldaps or StartTLS first")
         owner = providers.of_dn(base)
+        if identity is None or provider is None:
+            if owner is not None and owner.options.require_tls and not session.is_secure:
+                raise OperationError(results.CONFIDENTIALITY_REQUIRED, "this needs TLS: use ldaps or StartTLS first")
+            raise OperationError(results.INSUFFICIENT_ACCESS_RIGHTS, "bind first")
         if owner is None or owner.pk != provider.pk:
             raise OperationError(results.NO_SUCH_OBJECT, "no such entry")
         is_cached = provider.search_mode is Mode.CACHED

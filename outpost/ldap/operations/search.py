@@ -66,6 +66,9 @@ class Searcher:
     def begin(self, session: Session, request: SearchRequest, providers: Providers, now: float) -> Outcome:
         """The listing, the work that leads to it, or the refusal."""
         try:
+            if providers.any_requires_tls and request.base_object:
+                bound = None if session.provider is None else providers.current(session.provider)
+                self._check_tls(session, providers.requires_tls(bound))
             controls = request_controls.understand(request, self._decoding)
             return self._route(session, request, controls, providers, now)
         except OperationError as error:
@@ -84,10 +87,8 @@ class Searcher:
         identity, bound = session.identity, session.provider
         provider = None if bound is None else providers.current(bound)
         if identity is None or provider is None:
-            self._check_tls(session, owner)
+            self._check_tls(session, owner is not None and owner.options.require_tls)
             raise _Refused(results.INSUFFICIENT_ACCESS_RIGHTS, NOT_BOUND, RejectReason.EMPTY_BIND_DN)
-        if provider.options.require_tls:
-            self._check_tls(session, provider)
         if base == SUBSCHEMA_DN:
             shelf = self._library.shelf(provider)
             custom = frozenset[str]() if shelf is None else shelf.snapshot.custom_attributes
@@ -136,8 +137,8 @@ class Searcher:
         self._observer.searched(session.app, session.address, session.bind_dn, request, took, code, "", search.sent)
         return octets
 
-    def _check_tls(self, session: Session, provider: LdapProvider | None) -> None:
-        if provider is not None and provider.options.require_tls and not session.is_secure:
+    def _check_tls(self, session: Session, is_required: bool) -> None:
+        if is_required and not session.is_secure:
             raise OperationError(results.CONFIDENTIALITY_REQUIRED, "this needs TLS: use ldaps or StartTLS first")
 
     async def _fresh(
