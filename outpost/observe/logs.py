@@ -51,7 +51,8 @@ class LogWriter:
         self._descriptor = descriptor
         self._render = render_json if is_json else render_text
         self._pending = pending
-        self._lines: deque[Line] = deque()
+        self._lines: deque[Line | bytes] = deque()
+        self._is_json = is_json
         self._wake = threading.Event()
         self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -71,6 +72,31 @@ class LogWriter:
         self._lines.append((time.time(), level, logger, event, fields))
         if not self._wake.is_set():
             self._wake.set()
+
+    def put_plain(self, line: dict[str, object]) -> None:
+        """Write this line soon: complete but for its `timestamp` (None), of plain values, keys in alphabetic order.
+
+        For lines by the thousand: rendering such a one at once costs less than keeping it for the thread. Whether
+        its level is wanted is the caller's question. Never blocks, never raises.
+        """
+        if len(self._lines) >= self._pending:
+            self.dropped += 1
+            return
+        if self._is_json:
+            line["timestamp"] = _stamp(time.time())
+            try:
+                self._lines.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+            except TypeError:  # a text that is none in UTF-8
+                self._put_apart(line)
+        else:
+            self._put_apart(line)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def _put_apart(self, line: dict[str, object]) -> None:
+        level, logger, event = (str(line.pop(name)) for name in ("level", "logger", "event"))
+        del line["timestamp"]
+        self._lines.append((time.time(), level, logger, event, line))
 
     def bug(self, logger: str, what: str, error: BaseException) -> str:
         """Log a bug with its traceback; the identifier of the line, short enough to be told to a peer."""
@@ -101,7 +127,8 @@ class LogWriter:
         while self._lines:
             batch, count = bytearray(), 0
             while self._lines and len(batch) < BATCH:
-                batch += self._rendered(self._lines.popleft())
+                line = self._lines.popleft()
+                batch += line if isinstance(line, bytes) else self._rendered(line)
                 count += 1
             try:
                 self._put_out(memoryview(batch))
@@ -146,8 +173,12 @@ def render_text(line: Line) -> bytes:
 
 def _stamp(at: float) -> str:
     """RFC 3339 with milliseconds, in UTC."""
-    second = int(at)
-    return f"{_to_the_second(second)}.{int((at - second) * 1000):03d}Z"
+    return _to_the_millisecond(int(at * 1000))
+
+
+@lru_cache(maxsize=16)
+def _to_the_millisecond(millisecond: int) -> str:
+    return f"{_to_the_second(millisecond // 1000)}.{millisecond % 1000:03d}Z"
 
 
 @lru_cache(maxsize=4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import final
 
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -13,6 +13,8 @@ from outpost.radius.observer import DropReason
 from outpost.radius.packet import code_name
 
 LOGGER = "outpost.radius"
+LONGEST_NAME = 256
+"""Characters of a user name in a line."""
 
 
 @final
@@ -39,21 +41,24 @@ class RadiusMeter:
         """Counts, and tells."""
         self._answered.count((app, reply, signed, reason), took_s)
         if self._log.wants("info"):
-            identifier = self._requests = self._requests + 1
-
-            def fields() -> Mapping[str, object]:
-                found: dict[str, object] = {
-                    "code": code_name(code),
-                    "reply": code_name(reply),
-                    "client": client,
-                    "username": username[:256],
-                    "app": app,
-                    "requestId": identifier,
-                    "took-ms": round(took_s * 1000, 3),
-                }
-                return {**found, "reason": reason} if reason else found
-
-            self._log.put("info", LOGGER, "Radius Request", fields)
+            self._requests += 1
+            line: dict[str, object] = {
+                "app": app,
+                "client": client,
+                "code": code_name(code),
+                "event": "Radius Request",
+                "level": "info",
+                "logger": LOGGER,
+                "reason": reason,
+                "reply": code_name(reply),
+                "requestId": self._requests,
+                "timestamp": None,
+                "took-ms": int(took_s * 1e6) / 1000,
+                "username": username if len(username) <= LONGEST_NAME else username[:LONGEST_NAME],
+            }
+            if not reason:
+                del line["reason"]
+            self._log.put_plain(line)
 
     def dropped(self, reason: DropReason, app: str) -> None:
         """Counts."""
@@ -74,7 +79,7 @@ class RadiusMeter:
 
     def explained(self, app: str, client: str, username: str, detail: str) -> None:
         """Tells."""
-        fields = {"app": app, "client": client, "username": username[:256], "detail": detail}
+        fields = {"app": app, "client": client, "username": username[:LONGEST_NAME], "detail": detail}
         self._log.put("info", LOGGER, "Login explained", fields)
 
     def failed(self, what: str, error: BaseException) -> str:
