@@ -45,6 +45,7 @@ cdef enum:
     K_INTEGER = 2
     K_TIME = 3
     K_DN = 4
+    K_TELEPHONE = 5
 
     # Node_.op beyond the filter tags
     OP_CONSTANT = 1
@@ -56,6 +57,7 @@ cdef enum:
     OP_EXACT = 7                # caseExactMatch on an attribute that ignores case
     OP_FOLDED = 8               # caseIgnoreMatch on an attribute that does not
     OP_DN_ATTRIBUTE = 9         # a naming attribute of the entry's DN (:dn:)
+    OP_TEXT = 10                # caseIgnoreMatch or caseExactMatch on telephone numbers
 
 _RULES = {
     **{name.lower().encode(): (name, kind) for name, (oid, syntax, kind) in MATCHING_RULES.items() if kind is not None},
@@ -986,25 +988,22 @@ cdef class Search:
             elif rule_kind == K_CASE_EXACT and kind == K_CASE_IGNORE:
                 index = self.assertion(OP_EXACT, a, K_CASE_EXACT, &value)
                 kind = K_CASE_EXACT
-                self.filters[index].norm = 0
-                # What is equal when case counts is equal when it does not: few values are looked at twice.
-                found = normalise_value(K_CASE_IGNORE, value.pos[:value.end - value.pos])
-                if found is not None:
-                    self.filters[index].norm = self.snapshot.find_value(
-                        K_CASE_IGNORE, <const uint8_t *>PyBytes_AS_STRING(<bytes>found), PyBytes_GET_SIZE(<bytes>found)
-                    )
+                self.filters[index].norm = self.folded_norm(&value)
             elif rule_kind == K_CASE_IGNORE and kind == K_CASE_EXACT:
                 index = self.assertion(OP_FOLDED, a, K_CASE_IGNORE, &value)
                 kind = K_CASE_IGNORE
+            elif kind == K_TELEPHONE and (rule_kind == K_CASE_IGNORE or rule_kind == K_CASE_EXACT):
+                index = self.assertion(OP_TEXT, a, rule_kind, &value)
+                kind = rule_kind
             else:
                 return self.constant(UNDEFINED)
         else:
             if rule_kind < 0 or name in ("integerBitAndMatch", "integerBitOrMatch", "dnInChainMatch"):
                 return self.constant(UNDEFINED)
-            index = self.assertion(OP_ANY_ATTRIBUTE, -1, rule_kind, &value)
+            index = self.any_attribute(rule_kind, &value)
             kind = rule_kind
-        # What names entries are strings that ignore case; only a rule that is asked for with a type tells them apart.
-        if not dn_attributes or not (kind == K_CASE_IGNORE or (kind == K_CASE_EXACT and wanted is not None)):
+        # What names entries are strings.
+        if not dn_attributes or not (kind == K_CASE_IGNORE or kind == K_CASE_EXACT):
             return index
         child = self.dn_attribute(wanted, kind, &value)
         if child < 0:
@@ -1013,6 +1012,40 @@ cdef class Search:
         self.filters[tag].first = index
         self.filters[index].next = child
         return tag
+
+    cdef uint32_t folded_norm(self, const Span *value) except? 0:
+        """What is equal when case counts is equal when it does not: the node of that, so that few values are looked at
+        twice; 0 if no entry has it."""
+        cdef object found = normalise_value(K_CASE_IGNORE, value.pos[:value.end - value.pos])
+        if found is None:
+            return 0
+        return self.snapshot.find_value(
+            K_CASE_IGNORE, <const uint8_t *>PyBytes_AS_STRING(<bytes>found), PyBytes_GET_SIZE(<bytes>found)
+        )
+
+    cdef int any_attribute(self, int rule_kind, const Span *value) except -1:
+        """Every attribute that supports the rule: those of its kind, and for strings (RFC 4517 4.2.4, 4.2.11) every
+        string.  `constant` of each node is the kind of the attributes that it looks at."""
+        cdef int index = self.assertion(OP_ANY_ATTRIBUTE, -1, rule_kind, value), other, last, either, kind
+        if self.filters[index].op == OP_CONSTANT:
+            return index
+        self.filters[index].constant = rule_kind
+        if rule_kind != K_CASE_IGNORE and rule_kind != K_CASE_EXACT:
+            return index
+        last = index
+        for kind in (K_CASE_EXACT if rule_kind == K_CASE_IGNORE else K_CASE_IGNORE, K_TELEPHONE):
+            other = self.new_filter(OP_ANY_ATTRIBUTE)
+            self.filters[other].attribute = -1
+            self.filters[other].kind = rule_kind
+            self.filters[other].constant = kind
+            self.filters[other].piece = self.filters[index].piece
+            self.filters[other].pieces = 1
+            self.filters[other].norm = self.folded_norm(value) if kind == K_CASE_IGNORE else 0
+            self.filters[last].next = other
+            last = other
+        either = self.new_filter(FILTER_OR)
+        self.filters[either].first = index
+        return either
 
     cdef int dn_attribute(self, bytes wanted, int kind, const Span *value) except -2:
         """A node that compares the RDNs of the entry's DN, or -1 if the value cannot be part of a DN."""
@@ -1206,7 +1239,7 @@ cdef class Search:
                     break
                 continue
             norm = node_at(s.base, values.refs[i]).norm
-            if norm == 0:
+            if norm == 0 and f.op != OP_TEXT:
                 continue
             if self.test_value(f, values.refs[i], norm):
                 result = TRUE
@@ -1259,31 +1292,68 @@ cdef class Search:
         if f.op == OP_IN_SET:
             return in_set(piece, norm)
         if f.op == OP_EXACT:
-            if norm != f.norm:
-                return False
-            text = content(node_at(s.base, raw), &size)
-            return same_form(K_CASE_EXACT, text, size, piece)
+            return self.is_exactly(f, raw, norm)
         if f.op == OP_FOLDED:
-            for i in range(size):
-                if text[i] >= 0x80:
-                    return same_form(K_CASE_IGNORE, text, size, piece)
-                if i >= piece.size or lower(text[i]) != piece.data[i]:
-                    return False
-            return size == piece.size
+            return self.is_folded(f, norm)
+        if f.op == OP_TEXT:
+            return self.is_text(f, raw)
         return False
+
+    cdef bint is_exactly(self, const Filter *f, uint32_t raw, uint32_t norm) noexcept:
+        """caseExactMatch with a value of an attribute that ignores case."""
+        cdef Py_ssize_t size
+        cdef const uint8_t *text
+        if norm == 0 or norm != f.norm:
+            return False
+        text = content(node_at(self.snapshot.base, raw), &size)
+        return same_form(K_CASE_EXACT, text, size, self.pieces + f.piece)
+
+    cdef bint is_folded(self, const Filter *f, uint32_t norm) noexcept:
+        """caseIgnoreMatch with a value, in its normal form, of an attribute that does not ignore case."""
+        cdef Py_ssize_t size, i
+        cdef const uint8_t *text
+        cdef Piece *piece = self.pieces + f.piece
+        if norm == 0:
+            return False
+        text = content(node_at(self.snapshot.base, norm), &size)
+        for i in range(size):
+            if text[i] >= 0x80:
+                return same_form(K_CASE_IGNORE, text, size, piece)
+            if i >= piece.size or lower(text[i]) != piece.data[i]:
+                return False
+        return size == piece.size
+
+    cdef bint is_text(self, const Filter *f, uint32_t raw) noexcept:
+        """Either of them with a telephone number, whose own normal form lacks what counts here."""
+        cdef Py_ssize_t size
+        cdef const uint8_t *text = content(node_at(self.snapshot.base, raw), &size)
+        cdef Piece *piece = self.pieces + f.piece
+        if size and piece.size and 0x20 < text[0] < 0x80 and lower(text[0]) != lower(piece.data[0]):
+            return False
+        return same_form(f.kind, text, size, piece)
 
     cdef int test_any(self, const Entry *e, const Filter *f) noexcept:
         cdef Item *item = <Item *>(self.snapshot.base + e.record)
         cdef Values values
-        cdef uint32_t i, j
-        if f.norm == 0:
+        cdef uint32_t i, j, norm
+        cdef bint found
+        if f.norm == 0 and (f.constant == f.kind or f.constant == K_CASE_IGNORE):
             return FALSE
         for i in range(e.items):
-            if attribute_at(self.snapshot, item[i].attribute).kind != f.kind:
+            if attribute_at(self.snapshot, item[i].attribute).kind != f.constant:
                 continue
             self.view.values_of(e, item + i, &values)
             for j in range(values.count):
-                if node_at(self.snapshot.base, values.refs[j]).norm == f.norm:
+                norm = node_at(self.snapshot.base, values.refs[j]).norm
+                if f.constant == f.kind:
+                    found = norm == f.norm
+                elif f.constant == K_TELEPHONE:
+                    found = self.is_text(f, values.refs[j])
+                elif f.constant == K_CASE_IGNORE:
+                    found = self.is_exactly(f, values.refs[j], norm)
+                else:
+                    found = self.is_folded(f, norm)
+                if found:
                     return TRUE
         return FALSE
 
@@ -1317,7 +1387,10 @@ cdef class Search:
         try:
             for rdn in parse(text[:size].decode()):
                 for pair in rdn:
-                    if isinstance(pair[1], str) and normalise_rdn((pair,)) == asserted:
+                    normal = normalise_rdn((pair,))
+                    if f.constant:
+                        normal = normal.partition(b"=")[2]
+                    if isinstance(pair[1], str) and normal == asserted:
                         if normalise_value(K_CASE_EXACT, pair[1].encode()) == exact:
                             return True
         except (DecodeError, UnicodeDecodeError):

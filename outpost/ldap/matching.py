@@ -63,6 +63,9 @@ def normalise_value(kind: int, value: bytes) -> bytes | None:
     An assertion without a normal form makes its filter item Undefined (RFC 4511 4.5.1.7).
     """
     if kind in (Kind.CASE_IGNORE, Kind.CASE_EXACT):
+        if not value:
+            # RFC 4517 3.3.6: a Directory String has one character at least.
+            return None
         if kind == Kind.CASE_IGNORE and _ASCII_PLAIN.match(value):
             return value
         try:

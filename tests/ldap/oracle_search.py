@@ -255,10 +255,9 @@ class Oracle:
             if name is None:
                 return undefined
             kind = self.types[name].kind
-            both = {Kind.CASE_EXACT, Kind.CASE_IGNORE}
             if rule_kind is None:
                 rule_kind = kind
-            elif rule_kind != kind and {rule_kind, kind} != both:
+            elif kind not in supporting(rule_kind):
                 return undefined
         if rule_kind is None or (name is None and rule in (*BITS, CHAIN)):
             return undefined
@@ -279,7 +278,10 @@ class Oracle:
         if name is not None:
             return lambda e: any(normal(kind, v) == asserted for v in e.values(name))
         return lambda e: any(
-            normal(kind, v) == asserted for a in e.attributes.values() if a.type.kind == kind for v in a.values
+            normal(kind, v) == asserted
+            for a in e.attributes.values()
+            if a.type.kind in supporting(kind)
+            for v in a.values
         )
 
     def in_dn(self, name: str | None, kind: Kind, value: bytes) -> Test:
@@ -293,10 +295,7 @@ class Oracle:
             for rdn in parse(entry.dn.decode()):
                 for description, held in rdn:
                     of = self.names.get(description.lower())
-                    if name is None:
-                        if kind is not Kind.CASE_IGNORE:
-                            continue
-                    elif of != name:
+                    if name is not None and of != name:
                         continue
                     try:
                         if kind is Kind.CASE_EXACT:
@@ -327,6 +326,12 @@ class Oracle:
                     if form in held:
                         todo.append(held[form])
         return False
+
+
+def supporting(rule: Kind) -> frozenset[Kind]:
+    """The kinds of attributes that an equality rule can be used with (RFC 4517 4.2)."""
+    strings = frozenset({Kind.CASE_IGNORE, Kind.CASE_EXACT, Kind.TELEPHONE_NUMBER})
+    return strings if rule in (Kind.CASE_IGNORE, Kind.CASE_EXACT) else frozenset({rule})
 
 
 def undefined(entry: Entry) -> None:
