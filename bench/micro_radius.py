@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 from typing import Any
 
 from pyrad.dictionary import Dictionary
 from pyrad.packet import AuthPacket
 
-from outpost._fastradius import Packet, SharedSecret, decode, encode_request, hide_user_password
+from outpost._fastradius import Packet, Replies, SharedSecret, decode, encode_request, hide_user_password
 from outpost.identity import Accepted, Decision, Identity, RadiusProvider, Secret, Source
 from outpost.radius.clients import ClientTable
 from outpost.radius.dictionary import shipped
@@ -83,6 +84,20 @@ def test_pyrad(benchmark: Any) -> None:
 
 def test_hashlib(benchmark: Any) -> None:
     benchmark(with_hashlib)
+
+
+def test_one_more_reply_beyond_the_limit(benchmark: Any) -> None:
+    """As many are kept as may: each new one sends the oldest away."""
+    replies = Replies(65536, 64 << 20, 10.0)
+    numbers = itertools.count()
+
+    def keep() -> None:
+        for number in itertools.islice(numbers, 1000):
+            replies.keep(number.to_bytes(13), REQUEST, bytes(50), number / 20000)
+
+    for _ in range(200):
+        keep()
+    benchmark(keep)
 
 
 def test_warm_login_without_sockets(benchmark: Any) -> None:

@@ -29,7 +29,7 @@ cdef class Packet:
 
 
 cdef class Replies:
-    cdef dict kept
+    cdef object kept
     cdef Py_ssize_t most
     cdef Py_ssize_t most_octets
     cdef Py_ssize_t octets

@@ -13,6 +13,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memset
 
+from collections import OrderedDict
+
 from outpost.errors import LimitExceeded
 
 __all__ = (
@@ -800,7 +802,8 @@ cdef class Replies:
     def __cinit__(self, Py_ssize_t most, Py_ssize_t most_octets, double lifetime_s):
         if most < 1 or most_octets < 1 or not lifetime_s > 0:
             raise ValueError("limits must be positive")
-        self.kept = {}
+        # The oldest of a dict is behind all that were deleted before it: looking for it takes longer and longer.
+        self.kept = OrderedDict()
         self.most = most
         self.most_octets = most_octets
         self.lifetime_s = lifetime_s

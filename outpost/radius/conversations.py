@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, final
@@ -38,7 +39,7 @@ class Conversations:
     def __init__(self, random: Callable[[int], bytes], limits: ConversationLimits = DEFAULTS) -> None:
         self._random = random
         self._limits = limits
-        self._waiting: dict[bytes, Waiting] = {}
+        self._waiting: OrderedDict[bytes, Waiting] = OrderedDict()
         self.opened = 0
         """Prompts shown so far."""
         self.expired = 0
@@ -63,7 +64,7 @@ class Conversations:
         """
         self.expire(now)
         while len(self._waiting) >= self._limits.pending:
-            del self._waiting[next(iter(self._waiting))]
+            self._waiting.popitem(last=False)
             self.expired += 1
         lifetime_s = min(self._limits.lifetime_s, self._limits.lifetime_s if lifetime_s is None else lifetime_s)
         state = self._random(STATE_SIZE)

@@ -7,6 +7,7 @@ addresses and the sender's port); here it is only a part of the key.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import final
@@ -88,7 +89,7 @@ class Exchange:
         """May be replaced at any time."""
         self._observer = observer
         self._limits = limits
-        self._pending: dict[bytes, Request] = {}
+        self._pending: OrderedDict[bytes, Request] = OrderedDict()
         self._replies = Replies(limits.replies, limits.reply_octets, limits.reply_lifetime_s)
         self._notices: dict[tuple[DropReason, bytes], list[float]] = {}
 

@@ -11,6 +11,7 @@ import hmac
 import itertools
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -131,7 +132,7 @@ class EmbeddedAuthority:
         self._wall_clock = wall_clock
         self._clock = clock
         self._codes = Codes()
-        self._waiting: dict[_Continuation, None] = {}
+        self._waiting: OrderedDict[_Continuation, None] = OrderedDict()
         """Challenges not answered yet, oldest first."""
 
     async def authenticate(self, provider: Provider, username: str, secret: Secret, source: Source) -> Decision:
@@ -250,7 +251,7 @@ class EmbeddedAuthority:
     def _challenge(self, provider: Provider, account: Account) -> Decision:
         now = self._clock()
         while self._waiting and next(iter(self._waiting)).deadline <= now:
-            del self._waiting[next(iter(self._waiting))]
+            self._waiting.popitem(last=False)
         if len(self._waiting) >= MOST_WAITING:
             return Unavailable(UnavailableReason.BUSY, "too many challenges wait for their answer")
         continuation = _Continuation(account, provider, now + CHALLENGE_S)
