@@ -116,6 +116,16 @@ class Providers:
 
     def bind_name(self, name: bytes) -> BindName | None:
         """Who wants to bind; None when no provider knows such a name, or more than one does. Never raises."""
+        found = self._names.get(name)
+        if found is None:
+            found = self._understood(name)
+            if found is not None:
+                if len(self._names) >= REMEMBERED:
+                    self._names.clear()
+                self._names[name] = found
+        return found
+
+    def _understood(self, name: bytes) -> BindName | None:
         try:
             normal = normalise(name)
             provider = self.of_dn(normal)
