@@ -164,6 +164,11 @@ def _element(tag: int, content: bytes) -> bytes:
 # -- BER to text -------------------------------------------------------------------------------------
 
 
+PLAIN = re.compile(r"[A-Za-z0-9@._ ,=:/+-]*")
+"""Values that nothing has to be done about, as most are."""
+ODD = re.compile(r"[^A-Za-z0-9_.;-]")
+
+
 def filter_text(filter: bytes, limit: int = 1_024) -> str:
     """RFC 4515 text of an encoded Filter, on one line and printable; values of password attributes are `...`.
 
@@ -242,13 +247,15 @@ def _substrings_text(data: bytes, limit: int, kind: bytes) -> str:
 
 def _attribute_text(octets: bytes, limit: int) -> str:
     """An attribute description; octets that have no place in one are shown as escapes."""
-    return re.sub(r"[^A-Za-z0-9_.;-]", _escapes, octets[:limit].decode("utf-8", "surrogateescape"))
+    return ODD.sub(_escapes, octets[:limit].decode("utf-8", "surrogateescape"))
 
 
 def _value_text(octets: bytes, limit: int, kind: bytes) -> str:
     if kind.split(b";", 1)[0].lower() in SECRETS:
         return "..."
     text = octets[:limit].decode("utf-8", "surrogateescape")
+    if PLAIN.fullmatch(text):
+        return text
     return "".join([c if c.isprintable() and c not in "()*\\" else _escape(c) for c in text])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import final
 
 from prometheus_client.core import Metric
@@ -60,7 +60,7 @@ class LdapMeter:
         if self._log.wants("info"):
             identifier = self._requests = self._requests + 1
 
-            def fields() -> Mapping[str, object]:
+            def fields() -> dict[str, object]:
                 return _request(identifier, client, bind_dn, took_s, result_code, reason)
 
             self._log.put("info", LOGGER, "Bind request", fields)
@@ -86,15 +86,14 @@ class LdapMeter:
         if self._log.wants("info"):
             identifier = self._requests = self._requests + 1
 
-            def fields() -> Mapping[str, object]:
-                return {
-                    **_request(identifier, client, bind_dn, took_s, result_code, reason),
-                    "attributes": [_text(name) for name in request.attributes],
-                    "baseDN": _text(request.base_object),
-                    "filter": filter_text(request.filter),
-                    "scope": SCOPES.get(request.scope, str(request.scope)),
-                    "entries": entries,
-                }
+            def fields() -> dict[str, object]:
+                found = _request(identifier, client, bind_dn, took_s, result_code, reason)
+                found["attributes"] = [_text(name) for name in request.attributes]
+                found["baseDN"] = _text(request.base_object)
+                found["filter"] = filter_text(request.filter)
+                found["scope"] = SCOPES.get(request.scope) or str(request.scope)
+                found["entries"] = entries
+                return found
 
             self._log.put("info", LOGGER, "Search request", fields)
 
@@ -104,7 +103,7 @@ class LdapMeter:
         if self._log.wants("info"):
             identifier = self._requests = self._requests + 1
 
-            def fields() -> Mapping[str, object]:
+            def fields() -> dict[str, object]:
                 return {**_request(identifier, client, bind_dn, took_s, result_code, ""), "operation": kind}
 
             self._log.put("info", LOGGER, "Request", fields)

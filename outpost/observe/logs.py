@@ -35,7 +35,7 @@ FLUSH_S = 2.0
 """How long an ending process waits for somebody to read its last lines."""
 
 Fields = Mapping[str, object]
-Line = tuple[float, str, str, str, Fields | Callable[[], Fields]]
+Line = tuple[float, str, str, str, Fields | Callable[[], dict[str, object]]]
 """Seconds since the epoch, level, logger, event, fields."""
 
 
@@ -62,7 +62,7 @@ class LogWriter:
         """Lines of this level are written."""
         return LEVELS[level] >= self.threshold
 
-    def put(self, level: str, logger: str, event: str, fields: Fields | Callable[[], Fields]) -> None:
+    def put(self, level: str, logger: str, event: str, fields: Fields | Callable[[], dict[str, object]]) -> None:
         """Write this line soon; never blocks, never raises."""
         if LEVELS[level] < self.threshold:
             return
@@ -155,9 +155,13 @@ class LogWriter:
 def render_json(line: Line) -> bytes:
     """One JSON object with sorted keys."""
     at, level, logger, event, fields = line
-    found = dict(fields() if callable(fields) else fields)
+    # What a function returns is nobody else's.
+    found: dict[str, object] = fields() if callable(fields) else dict(fields)
     # Last, so that no field takes their place.
-    found |= {"timestamp": _stamp(at), "level": level, "logger": logger, "event": event}
+    found["timestamp"] = _stamp(at)
+    found["level"] = level
+    found["logger"] = logger
+    found["event"] = event
     return orjson.dumps(found, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
 
