@@ -10,11 +10,11 @@ from typing import Any
 from pyrad.dictionary import Dictionary
 from pyrad.packet import AuthPacket
 
-from outpost._fastradius import Packet, Replies, SharedSecret, decode, encode_request, hide_user_password
+from outpost._fastradius import Packet, Replies, Request, SharedSecret, decode, encode_request, hide_user_password
 from outpost.identity import Accepted, Decision, Identity, RadiusProvider, Secret, Source
 from outpost.radius.clients import ClientTable
 from outpost.radius.dictionary import shipped
-from outpost.radius.exchange import Exchange, Request
+from outpost.radius.exchange import Exchange
 from outpost.radius.observer import Silent
 from outpost.radius.packet import encode_attribute
 from outpost.radius.service import Answer, RadiusService

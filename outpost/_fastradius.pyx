@@ -1,9 +1,9 @@
 # cython: language_level=3, auto_pickle=False, boundscheck=False, wraparound=False, initializedcheck=False
-"""RADIUS packets in C: parse, judge, unhide, sign (RFC 2865, 2869, 3579, 5080).
+"""RADIUS packets in C: parse, judge, unhide, sign, recognise (RFC 2865, 2869, 3579, 5080).
 
-Knows neither policies nor names: it says what a datagram is and whether its authenticators hold, and
-builds replies.  A bad datagram comes back as a small number, never as an exception: on UDP the attacker
-picks the rate.  MD5 is here as a block function because the protocol asks for several digests of one or
+Knows no names and no clock: it says what a datagram is, whether its authenticators hold and satisfy the
+policy it is told, whether it was seen before, and builds replies.  A bad datagram comes back as a small number,
+never as an exception: on UDP the attacker picks the rate.  MD5 is here as a block function because the protocol asks for several digests of one or
 two blocks per packet; the tests hold it against hashlib.
 """
 
@@ -13,20 +13,30 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memset
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 from outpost.errors import LimitExceeded
 
 __all__ = (
+    "AMBIGUOUS",
     "BAD_ATTRIBUTE",
     "BAD_LENGTH",
     "BAD_MESSAGE_AUTHENTICATOR",
     "BAD_REQUEST_AUTHENTICATOR",
+    "DUPLICATE",
+    "EAP_WITHOUT_MESSAGE_AUTHENTICATOR",
     "MALFORMED_MESSAGE_AUTHENTICATOR",
+    "MISSING_MESSAGE_AUTHENTICATOR",
+    "PROXY_STATE_WITHOUT_MESSAGE_AUTHENTICATOR",
+    "STATUS_WITHOUT_MESSAGE_AUTHENTICATOR",
     "TOO_MANY_ATTRIBUTES",
     "TOO_SHORT",
+    "UNEXPECTED_CODE",
+    "Intake",
     "Packet",
+    "Peer",
     "Replies",
+    "Request",
     "SharedSecret",
     "decode",
     "encode_request",
@@ -102,6 +112,13 @@ TOO_MANY_ATTRIBUTES = 4
 MALFORMED_MESSAGE_AUTHENTICATOR = 5
 BAD_MESSAGE_AUTHENTICATOR = 6
 BAD_REQUEST_AUTHENTICATOR = 7
+UNEXPECTED_CODE = 8
+STATUS_WITHOUT_MESSAGE_AUTHENTICATOR = 9
+EAP_WITHOUT_MESSAGE_AUTHENTICATOR = 10
+MISSING_MESSAGE_AUTHENTICATOR = 11
+PROXY_STATE_WITHOUT_MESSAGE_AUTHENTICATOR = 12
+AMBIGUOUS = 13
+DUPLICATE = 14
 
 cdef enum Verdict:
     V_FINE = 0
@@ -112,6 +129,13 @@ cdef enum Verdict:
     V_MALFORMED_MESSAGE_AUTHENTICATOR = 5
     V_BAD_MESSAGE_AUTHENTICATOR = 6
     V_BAD_REQUEST_AUTHENTICATOR = 7
+    V_UNEXPECTED_CODE = 8
+    V_STATUS_WITHOUT_MESSAGE_AUTHENTICATOR = 9
+    V_EAP_WITHOUT_MESSAGE_AUTHENTICATOR = 10
+    V_MISSING_MESSAGE_AUTHENTICATOR = 11
+    V_PROXY_STATE_WITHOUT_MESSAGE_AUTHENTICATOR = 12
+    V_AMBIGUOUS = 13
+    V_DUPLICATE = 14
 
 cdef enum:
     HEADER = 20
@@ -124,6 +148,7 @@ cdef enum:
 cdef enum Code:
     ACCESS_REQUEST = 1
     ACCOUNTING_REQUEST = 4
+    STATUS_SERVER = 12
     DISCONNECT_REQUEST = 40
     COA_REQUEST = 43
 
@@ -443,7 +468,7 @@ cdef class Packet:
             return None
         return b"".join([value for number, value in self.attributes() if number == EAP_MESSAGE])
 
-    def key(self, bytes path not None) -> bytes:
+    cpdef bytes key(self, bytes path):
         """What tells requests apart as long as their content is the same: `path`, code and identifier."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(path)
         cdef bytes key = PyBytes_FromStringAndSize(NULL, size + 2)
@@ -693,13 +718,8 @@ cdef bint was_signed(const uint8_t *raw, int size, Py_ssize_t received, SharedSe
     return False
 
 
-def decode(bytes data not None, SharedSecret secret not None):
-    """The request in a datagram, or the number of what is wrong with it (RFC 2865 3).
-
-    Octets after the announced Length are padding.  A Message-Authenticator is verified when present, also when one
-    changed octet hides it; the Request Authenticator of Accounting, Disconnect and CoA requests always.  Never
-    raises for any octets.
-    """
+cdef object decoded(bytes data, SharedSecret secret):
+    """The Packet in a datagram, or the number of what is wrong with it."""
     cdef const uint8_t *raw = <const uint8_t *>PyBytes_AS_STRING(data)
     cdef Py_ssize_t received = PyBytes_GET_SIZE(data)
     cdef const uint8_t *authenticator
@@ -732,6 +752,16 @@ def decode(bytes data not None, SharedSecret secret not None):
     packet.octets = data if size == received else PyBytes_FromStringAndSize(<const char *>raw, size)
     packet.secret = secret
     return packet
+
+
+def decode(bytes data not None, SharedSecret secret not None):
+    """The request in a datagram, or the number of what is wrong with it (RFC 2865 3).
+
+    Octets after the announced Length are padding.  A Message-Authenticator is verified when present, also when one
+    changed octet hides it; the Request Authenticator of Accounting, Disconnect and CoA requests always.  Never
+    raises for any octets.
+    """
+    return decoded(data, secret)
 
 
 def encode_request(
@@ -790,10 +820,6 @@ def encode_request(
 cdef class Kept:
     """One reply. No Python container, so that the garbage collector has nothing to walk through."""
 
-    cdef bytes request
-    cdef bytes reply
-    cdef double expires_at
-
 
 @cython.final
 cdef class Replies:
@@ -802,8 +828,10 @@ cdef class Replies:
     def __cinit__(self, Py_ssize_t most, Py_ssize_t most_octets, double lifetime_s):
         if most < 1 or most_octets < 1 or not lifetime_s > 0:
             raise ValueError("limits must be positive")
-        # The oldest of a dict is behind all that were deleted before it: looking for it takes longer and longer.
-        self.kept = OrderedDict()
+        self.kept = {}
+        # Oldest first, among them some that are kept no more. The order of a dict would do, but its first key is
+        # behind all that were deleted before it, and looking for it takes longer and longer.
+        self.order = deque()
         self.most = most
         self.most_octets = most_octets
         self.lifetime_s = lifetime_s
@@ -811,50 +839,189 @@ cdef class Replies:
     def __len__(self) -> int:
         return len(self.kept)
 
-    def find(self, bytes key not None, bytes request not None, double now):
-        """The reply that the very same octets got under this key; None if there is none (any more)."""
-        cdef Kept found
-        found = <Kept>self.kept.get(key)
+    cdef bytes look(self, bytes key, bytes request, double now):
+        cdef Kept found = <Kept>self.kept.get(key)
         if found is None:
             return None
         # Octets, not the Request Authenticator alone: a device that repeats authenticators must not get
         # the answer to another user's request.
         if now < found.expires_at and found.request == request:
             return found.reply
-        self.forget(key)
+        self.forget(found)
         return None
+
+    def find(self, bytes key not None, bytes request not None, double now):
+        """The reply that the very same octets got under this key; None if there is none (any more)."""
+        return self.look(key, request, now)
 
     def keep(self, bytes key not None, bytes request not None, bytes reply not None, double now) -> None:
         """Keep a reply, and let go of the oldest ones beyond the limits."""
+        self.add(key, request, reply, now)
+
+    cdef int add(self, bytes key, bytes request, bytes reply, double now) except -1:
         cdef Kept one = Kept.__new__(Kept)
-        if key in self.kept:
-            self.forget(key)
+        cdef Kept before = <Kept>self.kept.get(key)
+        if before is not None:
+            self.forget(before)
+        one.key = key
         one.request = request
         one.reply = reply
         one.expires_at = now + self.lifetime_s
         self.kept[key] = one
+        self.order.append(one)
         self.octets += PyBytes_GET_SIZE(request) + PyBytes_GET_SIZE(reply)
         while len(self.kept) > self.most or self.octets > self.most_octets:
-            self.forget(next(iter(self.kept)))
+            self.forget(self.oldest())
+        # Two out for one in: what is over is gone soon, without a long sweep.
+        self.expire_some(now, 2)
+        return 0
+
+    cdef Kept oldest(self):
+        """The oldest one that is still kept; None without any."""
+        cdef Kept found
+        while self.order:
+            found = <Kept>self.order[0]
+            if found.reply is not None:
+                return found
+            self.order.popleft()
+        return None
 
     def next_deadline(self):
         """When the oldest reply is over; None without any."""
-        cdef Kept oldest
-        for oldest in self.kept.values():
-            return oldest.expires_at
-        return None
+        cdef Kept found = self.oldest()
+        return None if found is None else found.expires_at
 
     def expire(self, double now) -> None:
-        """Let go of the replies nobody asks for any more."""
-        cdef Kept oldest
-        while self.kept:
-            key = next(iter(self.kept))
-            oldest = <Kept>self.kept[key]
-            if now < oldest.expires_at:
-                return
-            self.forget(key)
+        """Let go of the replies nobody asks for any more; of very many only some at a time."""
+        self.expire_some(now, 8192)
 
-    cdef int forget(self, bytes key) except -1:
-        cdef Kept gone = <Kept>self.kept.pop(key)
+    cdef int expire_some(self, double now, int most) except -1:
+        cdef Kept found
+        while most > 0:
+            found = self.oldest()
+            if found is None or now < found.expires_at:
+                return 0
+            self.forget(found)
+            most -= 1
+        return 0
+
+    cdef int forget(self, Kept gone) except -1:
         self.octets -= PyBytes_GET_SIZE(gone.request) + PyBytes_GET_SIZE(gone.reply)
+        del self.kept[gone.key]
+        gone.request = gone.reply = None
+        if len(self.order) > 2 * len(self.kept) + 64:
+            self.order = deque([one for one in self.order if (<Kept>one).reply is not None])
+        return 0
+
+
+# -- requests in work -----------------------------------------------------------------------------
+
+
+@cython.final
+cdef class Peer:
+    """One address that sends, and who serves it."""
+
+    def __init__(
+        self,
+        client not None,
+        source not None,
+        SharedSecret secret not None,
+        *,
+        bint is_signature_required,
+        bint is_proxy_state_free,
+    ):
+        self.client = client
+        self.source = source
+        self.secret = secret
+        self.is_signature_required = is_signature_required
+        self.is_proxy_state_free = is_proxy_state_free
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Request:
+    """One request to be answered once."""
+
+
+cdef int objection(Packet packet, Peer peer) noexcept:
+    """Why a packet that decoded well gets no answer from here; V_FINE for no reason."""
+    if packet.code != ACCESS_REQUEST and packet.code != STATUS_SERVER:
+        return V_UNEXPECTED_CODE
+    if not packet.message_authenticator_at:
+        if packet.code == STATUS_SERVER:
+            return V_STATUS_WITHOUT_MESSAGE_AUTHENTICATOR  # RFC 5997 3
+        if packet.has_eap:
+            return V_EAP_WITHOUT_MESSAGE_AUTHENTICATOR  # RFC 3579 3.1
+        if peer.is_signature_required:
+            return V_MISSING_MESSAGE_AUTHENTICATOR
+        if packet.proxy_state_octets and not peer.is_proxy_state_free:
+            return V_PROXY_STATE_WITHOUT_MESSAGE_AUTHENTICATOR
+    return V_AMBIGUOUS if packet.is_ambiguous else V_FINE
+
+
+@cython.final
+cdef class Intake:
+    """Datagrams to requests: authenticators, policy, duplicates, in this order."""
+
+    def __cinit__(self, Replies replies not None):
+        self.replies = replies
+        self.pending = OrderedDict()
+
+    def receive(self, bytes data not None, Peer peer not None, bytes path not None, double now):
+        """A new request, the octets of a reply to send once more, or the number of why there is no answer."""
+        cdef Request request
+        cdef Request older
+        cdef bytes key
+        cdef bytes reply
+        cdef int verdict
+        found = decoded(data, peer.secret)
+        if type(found) is not Packet:
+            return found
+        verdict = objection(<Packet>found, peer)
+        if verdict != V_FINE:
+            return verdict
+        key = (<Packet>found).key(path)
+        reply = self.replies.look(key, (<Packet>found).octets, now)
+        if reply is not None:
+            return reply
+        request = Request.__new__(Request)
+        if self.pending:
+            older = <Request>self.pending.get(key)
+            if older is not None:
+                if older.packet.octets == (<Packet>found).octets:
+                    return V_DUPLICATE
+                self.let_go(older)
+                request.is_superseding = True
+        request.packet = <Packet>found
+        request.client = peer.client
+        request.source = peer.source
+        request.path = path
+        request.key = key
+        request.received_at = now
+        request.is_live = True
+        return request
+
+    def hold(self, Request request not None) -> None:
+        """Remember a request that is not answered at once."""
+        self.pending[request.key] = request
+
+    def finish(self, Request request not None, bytes reply not None, double now) -> bool:
+        """Keep the reply for retransmissions; False if the request was answered or given up before."""
+        if not request.is_live:
+            return False
+        self.let_go(request)
+        self.replies.add(request.key, request.packet.octets, reply, now)
+        return True
+
+    def end(self, Request request not None) -> bool:
+        """Nobody will answer this request any more; False if that was so before."""
+        if not request.is_live:
+            return False
+        self.let_go(request)
+        return True
+
+    cdef int let_go(self, Request request) except -1:
+        request.is_live = False
+        if self.pending and self.pending.get(request.key) is request:
+            del self.pending[request.key]
         return 0

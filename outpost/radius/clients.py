@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import final
 
-from outpost._fastradius import SharedSecret
+from outpost._fastradius import Peer, SharedSecret
 from outpost.identity import RadiusProvider, Source
 from outpost.radius.bypass import Bypass
 
@@ -45,17 +45,6 @@ class Client:
 
     def __repr__(self) -> str:
         return f"Client({self.provider.name!r})"
-
-
-@final
-class Peer:
-    """One address that sends, and who serves it."""
-
-    __slots__ = ("client", "source")
-
-    def __init__(self, client: Client, source: Source) -> None:
-        self.client = client
-        self.source = source
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +126,13 @@ class ClientTable:
         else:
             return None
         interactive = client.provider.options.challenge
-        peer = Peer(client, Source("radius", str(ip_address(bare)), interactive=interactive))
+        peer = Peer(
+            client,
+            Source("radius", str(ip_address(bare)), interactive=interactive),
+            client.secret,
+            is_signature_required=client.is_signature_required,
+            is_proxy_state_free=client.is_proxy_state_free,
+        )
         if len(self._peers) >= MOST_PEERS:
             self._peers.clear()
         self._peers[address] = peer

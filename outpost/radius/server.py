@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import final
 
+from outpost._fastradius import Request
 from outpost.identity import RadiusProvider
 from outpost.radius._datagrams import Datagrams
 from outpost.radius.clients import ClientTable, Flaw
 from outpost.radius.dictionary import Dictionary, shipped
-from outpost.radius.exchange import DEFAULTS, Exchange, Limits, Request
+from outpost.radius.exchange import DEFAULTS, Exchange, Limits
 from outpost.radius.observer import DropReason, RadiusObserver
 from outpost.radius.service import Answer, Gate, Login, Outcome, RadiusService
 
@@ -180,9 +181,11 @@ class RadiusServer:
     def _receive(self, data: bytes, address: bytes, path: bytes, now: float) -> bytes | None:
         """The octets to send at once, if any."""
         found = self._exchange.receive_datagram(data, address, path, now)
-        if found is None or isinstance(found, bytes):
+        if not isinstance(found, Request):
             return found
         outcome = self._service.answer(found)
+        if isinstance(outcome, Answer) and not outcome.delay_s:
+            return self._finish(found, outcome, now, now)
         if isinstance(outcome, Login):
             self._ask(outcome, now)
             return None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import NamedTuple, Protocol, final
 
+from outpost._fastradius import Request
 from outpost.errors import LimitExceeded
 from outpost.identity import (
     Accepted,
@@ -28,7 +29,6 @@ from outpost.radius.bypass import without_realm
 from outpost.radius.clients import Client, Flaw
 from outpost.radius.conversations import DEFAULTS, ConversationLimits, Conversations
 from outpost.radius.dictionary import Dictionary
-from outpost.radius.exchange import Request
 from outpost.radius.observer import DropReason, RadiusObserver
 from outpost.radius.packet import (
     CALL_CHECK,
@@ -46,6 +46,8 @@ STATUS_PER_S = 500
 
 MOST_STATUS_ADDRESSES = 4096
 CLASS_PREFIX = b"outpost:"
+ACCEPT = int(Code.ACCESS_ACCEPT)
+"""A plain number, for the most frequent of all replies."""
 
 
 class Gate(Protocol):
@@ -126,9 +128,12 @@ class RadiusService:
     def answer(self, request: Request) -> Outcome | Login:
         """The reply if it is known at once, else what `decide` has to be asked. Never raises."""
         try:
+            found = request.packet.plain_login()
+            if found is not None:
+                return self._login(request, found[0], found[1], None)
             if request.packet.code == Code.STATUS_SERVER:
                 return self._status(request)
-            return self._access(request)
+            return self._uncommon(request)
         except Exception as exc:  # one odd packet must not take the loop with it
             self._observer.failed("a request failed", exc)
             return DropReason.INTERNAL
@@ -174,12 +179,6 @@ class RadiusService:
         # RFC 5997 3: on the authentication port an Access-Accept.
         return self._reply(request, Code.ACCESS_ACCEPT, b"")
 
-    def _access(self, request: Request) -> Outcome | Login:
-        found = request.packet.plain_login()
-        if found is None:
-            return self._uncommon(request)
-        return self._login(request, found[0], found[1], None)
-
     def _uncommon(self, request: Request) -> Outcome | Login:
         """An Access-Request that is no plain PAP login: other methods, devices, answers to prompts, nonsense."""
         packet = request.packet
@@ -197,7 +196,7 @@ class RadiusService:
         return self._login(request, username, password or b"", packet.state)
 
     def _login(self, request: Request, username: str, password: bytes, state: bytes | None) -> Outcome | Login:
-        client = request.client
+        client: Client = request.client
         provider = client.provider
         options = provider.options
         if username == options.probe_user:
@@ -281,7 +280,10 @@ class RadiusService:
         if session is not None and not has_class(attributes):
             handle = blake2b(session.encode(), digest_size=16, key=self._class_key).hexdigest()
             attributes += encode_attribute(CLASS, CLASS_PREFIX + handle.encode())
-        return self._reply(request, Code.ACCESS_ACCEPT, attributes, username)
+        try:
+            return Answer(request.packet.reply(ACCEPT, attributes), ACCEPT, username)
+        except LimitExceeded:
+            return DropReason.REPLY_TOO_LARGE
 
     def _challenge(self, request: Request, username: str, challenge: Challenge) -> Outcome:
         provider = request.client.provider

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outpost._fastradius import Packet, SharedSecret, decode, encode_request
+from outpost._fastradius import Packet, Request, SharedSecret, decode, encode_request
 from outpost.errors import DecodeError
 from outpost.identity import Accepted, Decision, RadiusProvider, ReplyAttributes, Secret, Source
 from outpost.radius.attributes import Flawed, Renderer
 from outpost.radius.clients import ClientTable
 from outpost.radius.describe import describe_packet
 from outpost.radius.dictionary import shipped
-from outpost.radius.exchange import DEFAULTS, Exchange, Request
+from outpost.radius.exchange import DEFAULTS, Exchange
 from outpost.radius.packet import Code, decode_attributes
 from outpost.radius.service import Answer, Login, RadiusService
 from tests import oracle_radius as oracle

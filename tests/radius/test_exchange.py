@@ -2,9 +2,9 @@ import dataclasses
 
 import pytest
 
-from outpost._fastradius import SharedSecret, encode_request
+from outpost._fastradius import Request, SharedSecret, encode_request
 from outpost.radius.clients import ClientTable
-from outpost.radius.exchange import DEFAULTS, Exchange, Request
+from outpost.radius.exchange import DEFAULTS, Exchange
 from outpost.radius.observer import DropReason
 from outpost.radius.packet import EAP_MESSAGE, PROXY_STATE, encode_attribute
 from tests.radius.testbed import SECRET, Recorder, login, provider
