@@ -40,7 +40,8 @@ class Snapshot:
     ) -> Search:
         """Plan a search under `view`. size_limit: the server's own, 0 for none; the smaller one counts.
 
-        attributes: instead of those in the request; whole: the request's sizeLimit does not count."""
+        attributes: instead of those in the request, and with values whatever it says;
+        whole: the request's sizeLimit does not count."""
     def matches(self, view: View, dn: bytes, filter: bytes) -> bool | None:
         """Whether the filter is TRUE for the entry; None if the view holds no such entry.
 

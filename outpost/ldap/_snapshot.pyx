@@ -546,6 +546,8 @@ cdef class Snapshot:
             raise ValueError("a view of another snapshot")
         search = Search.__new__(Search)
         search.prepare(self, view, request, size_limit, request.attributes if attributes is None else attributes, whole)
+        if attributes is not None:
+            search.types_only = False
         return search
 
     def matches(self, View view not None, bytes dn not None, bytes filter not None):

@@ -12,6 +12,7 @@ from outpost.ldap.results import (
     ASSERTION,
     COMPARE,
     MANAGE_DSA_IT,
+    MATCHED_VALUES,
     PAGED_RESULTS,
     PROTOCOL_ERROR,
     SEARCH,
@@ -26,6 +27,7 @@ UNDERSTOOD: Final[Mapping[bytes, frozenset[int]]] = {
     ASSERTION: frozenset({SEARCH, COMPARE}),
     MANAGE_DSA_IT: frozenset({SEARCH, COMPARE}),
     SUBENTRIES: frozenset({SEARCH}),
+    MATCHED_VALUES: frozenset({SEARCH}),
 }
 """Operations that each control may come with; with others it counts as unknown."""
 
@@ -57,9 +59,13 @@ class Controls:
     assertion: bytes | None = None
     subentries: bool = False
     """RFC 3672 4: nothing but subentries is to be shown."""
+    values: tuple[bytes, ...] | None = None
+    """Filter items, one of which each returned value is to match (RFC 3876)."""
 
 
 NONE: Final = Controls()
+MAX_ITEMS: Final = 64
+"""Filter items that each value is tested with at most."""
 
 
 def understand(request: Request, limits: Limits) -> Controls:
@@ -76,7 +82,7 @@ def understand(request: Request, limits: Limits) -> Controls:
             raise OperationError(
                 UNAVAILABLE_CRITICAL_EXTENSION, f"critical control {_shown(control.oid)} is not supported here"
             )
-    paging = sort = assertion = None
+    paging = sort = assertion = matched_values = None
     for oid, control in values.items():
         try:
             if oid == PAGED_RESULTS:
@@ -86,33 +92,46 @@ def understand(request: Request, limits: Limits) -> Controls:
             elif oid == ASSERTION:
                 assertion = _value(control)
                 check_filter(assertion, limits)
+            elif oid == MATCHED_VALUES:
+                matched_values = _items(_value(control), limits)
             elif oid == MANAGE_DSA_IT and control.value is not None:
                 raise ValueError("takes no value")
         except (ValueError, ProtocolError) as error:
             raise OperationError(PROTOCOL_ERROR, f"control {_shown(oid)}: {error}") from None
     subentries = SUBENTRIES in values and _subentries(values[SUBENTRIES])
-    return Controls(
+    found = Controls(
         paging=paging,
         sort=sort or (),
         sort_is_critical=SORT_REQUEST in values and values[SORT_REQUEST].critical,
         assertion=assertion,
         subentries=subentries,
+        values=matched_values,
     )
+    return NONE if found == NONE else found
 
 
 def paging_response(cookie: bytes, size: int = 0) -> bytes:
     """The value of the response control; an empty cookie ends the listing."""
-    return _element(0x30, _integer(size) + _element(0x04, cookie))
+    return element(0x30, _integer(size) + element(0x04, cookie))
 
 
 def sort_response(result_code: int, attribute: bytes = b"") -> bytes:
     """The value of SortResult (RFC 2891 1.2)."""
-    return _element(0x30, _element(0x0A, bytes([result_code])) + (_element(0x80, attribute) if attribute else b""))
+    return element(0x30, element(0x0A, bytes([result_code])) + (element(0x80, attribute) if attribute else b""))
 
 
 def wrapped(message_id: int, operation: bytes) -> bytes:
     """An LDAPMessage around an encoded protocolOp."""
-    return _element(0x30, _integer(message_id) + operation)
+    return element(0x30, _integer(message_id) + operation)
+
+
+def element(tag: int, content: bytes) -> bytes:
+    """One BER element in the definite form."""
+    size = len(content)
+    if size < 0x80:
+        return bytes([tag, size]) + content
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(length)]) + length + content
 
 
 def take(octets: bytes) -> tuple[int, bytes, bytes]:
@@ -172,6 +191,27 @@ def _sort(octets: bytes) -> tuple[SortKey, ...]:
     return tuple(keys)
 
 
+def _items(octets: bytes, limits: Limits) -> tuple[bytes, ...]:
+    """RFC 3876 2: a SEQUENCE OF filter items, and no filters over filters."""
+    tag, content, rest = take(octets)
+    if tag != 0x30 or rest or not content:
+        raise ValueError("malformed value")
+    items: list[bytes] = []
+    while content:
+        tag, inner, rest = take(content)
+        item, content = content[: len(content) - len(rest)], rest
+        check_filter(item, limits)
+        if tag in {0xA0, 0xA1, 0xA2} or len(items) == MAX_ITEMS:
+            raise ValueError("only filter items are allowed" if len(items) < MAX_ITEMS else "too many filter items")
+        if tag == 0xA9:
+            while inner:
+                tag, _, inner = take(inner)
+                if tag == 0x84:
+                    raise ValueError("no dnAttributes here")
+        items.append(item)
+    return tuple(items)
+
+
 def _subentries(control: Control) -> bool:
     if control.value in {b"\x01\x01\xff", b"\x01\x01\x00"}:
         return control.value == b"\x01\x01\xff"
@@ -184,16 +224,8 @@ def _value(control: Control) -> bytes:
     return control.value
 
 
-def _element(tag: int, content: bytes) -> bytes:
-    size = len(content)
-    if size < 0x80:
-        return bytes([tag, size]) + content
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes([tag, 0x80 | len(length)]) + length + content
-
-
 def _integer(number: int) -> bytes:
-    return _element(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True))
+    return element(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True))
 
 
 def _shown(oid: bytes) -> str:

@@ -42,6 +42,7 @@ _OID = re.compile(rb"[0-9]+(\.[0-9]+)+\Z|[A-Za-z][A-Za-z0-9;./_-]*\Z")
 _TIME = re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(?:(\d\d)(\d\d)?)?(?:[.,](\d{1,9}))?(Z|[+-]\d\d(?:\d\d)?)\Z")
 _ASCII_PLAIN = re.compile(rb"[!-@\[-~]+(?: [!-@\[-~]+)*\Z")
 """Octets that are their own normal form under caseIgnoreMatch."""
+_COMPLEMENT = bytes.maketrans(b"0123456789", b"9876543210")
 
 
 def prepare(text: str, *, fold: bool) -> str:
@@ -95,6 +96,18 @@ def normalise_value(kind: int, value: bytes) -> bytes | None:
         upper = value.upper()
         return upper if upper in (b"TRUE", b"FALSE") else None
     return value
+
+
+def rank(kind: int, normal: bytes) -> tuple[int, bytes]:
+    """What normal forms of a kind with ordering are compared by."""
+    if kind == Kind.INTEGER:
+        # Not int(): that refuses numbers of thousands of digits, and anybody may send one.
+        if normal[:1] == b"-":
+            return 1 - len(normal), normal[1:].translate(_COMPLEMENT)
+        return len(normal), normal
+    if kind == Kind.GENERALIZED_TIME:
+        return 0, normal[:-1]  # a fraction comes before the Z, and after the time without one
+    return 0, normal
 
 
 def normalise_substring(kind: int, value: bytes, *, initial: bool, final: bool) -> bytes | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from outpost._fastber import SearchRequest, encode_search_entry
-from outpost.ldap.matching import WITH_ORDERING, WITH_SUBSTRINGS, Kind, normalise_substring, normalise_value
+from outpost.ldap.matching import WITH_ORDERING, WITH_SUBSTRINGS, Kind, normalise_substring, normalise_value, rank
 
 Attributes = Sequence[tuple[bytes, Sequence[bytes]]]
 
@@ -27,8 +27,7 @@ _NAMES: Final[Mapping[bytes, bytes]] = {b"2.5.4.0": b"objectclass", b"commonname
 
 def entry(request: SearchRequest, dn: bytes, attributes: Attributes) -> bytes | None:
     """The SearchResultEntry for this request, or None if its filter is not TRUE of the entry."""
-    held = {name.lower(): (kind_of(name.lower()), values) for name, values in attributes}
-    if not matches(request.filter, held):
+    if not is_true_of(request.filter, attributes):
         return None
     chosen = [(name, () if request.types_only else values) for name, values in select(request.attributes, attributes)]
     return encode_search_entry(request.message_id, dn, [(name, list(values)) for name, values in chosen])
@@ -57,6 +56,16 @@ def matches(octets: bytes, held: Mapping[bytes, tuple[Kind, Sequence[bytes]]]) -
     return _evaluate(octets, 0, held)[0] is True
 
 
+def is_true_of(octets: bytes, attributes: Attributes) -> bool:
+    """Whether a validated BER Filter is TRUE of an entry with these attributes."""
+    return matches(octets, {name.lower(): (kind_of(name.lower()), values) for name, values in attributes})
+
+
+def fits(octets: bytes, kind: Kind, values: Sequence[bytes]) -> bool | None:
+    """Whether a validated filter item about one attribute holds for any of its values; None is Undefined."""
+    return _fits(octets, *_header(octets, 0), kind, values)
+
+
 def _evaluate(octets: bytes, at: int, held: Mapping[bytes, tuple[Kind, Sequence[bytes]]]) -> tuple[bool | None, int]:
     tag, start, end = _header(octets, at)
     if tag in {0xA0, 0xA1}:  # and, or: three-valued (RFC 4511 4.5.1.7)
@@ -81,24 +90,26 @@ def _evaluate(octets: bytes, at: int, held: Mapping[bytes, tuple[Kind, Sequence[
     if found is None:
         # Not having an attribute is FALSE if the attribute is known, and Undefined if it is not.
         return None, end
-    kind, values = found
+    return _fits(octets, tag, start, end, *found), end
+
+
+def _fits(octets: bytes, tag: int, start: int, end: int, kind: Kind, values: Sequence[bytes]) -> bool | None:
+    if tag == 0x87:
+        return True
+    _, _, at = _header(octets, start)
     if tag == 0xA4:
-        return _substrings(octets, name_end, kind, values), end
-    _, value_start, value_end = _header(octets, name_end)
+        return _substrings(octets, at, kind, values)
+    _, value_start, value_end = _header(octets, at)
     wanted = normalise_value(kind, octets[value_start:value_end])
     if wanted is None:
-        return None, end
+        return None
     normal = [form for value in values if (form := normalise_value(kind, value)) is not None]
     if tag in {0xA3, 0xA8}:
-        return wanted in normal, end
+        return wanted in normal
     if kind not in WITH_ORDERING:
-        return None, end
-    limit, ranks = _rank(kind, wanted), [_rank(kind, form) for form in normal]
-    return any(rank >= limit if tag == 0xA5 else rank <= limit for rank in ranks), end
-
-
-def _rank(kind: Kind, normal: bytes) -> tuple[int, bytes]:
-    return (int(normal), b"") if kind is Kind.INTEGER else (0, normal)
+        return None
+    limit, ranks = rank(kind, wanted), [rank(kind, form) for form in normal]
+    return any(one >= limit if tag == 0xA5 else one <= limit for one in ranks)
 
 
 def _substrings(octets: bytes, at: int, kind: Kind, values: Sequence[bytes]) -> bool | None:

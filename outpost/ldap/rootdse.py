@@ -10,6 +10,7 @@ from outpost.ldap.results import (
     ASSERTION,
     CANCEL,
     MANAGE_DSA_IT,
+    MATCHED_VALUES,
     PAGED_RESULTS,
     PASSWORD_MODIFY,
     SORT_REQUEST,
@@ -20,7 +21,7 @@ from outpost.ldap.results import (
 )
 from outpost.ldap.schema import SUBSCHEMA_DN
 
-CONTROLS: Final = (PAGED_RESULTS, SORT_REQUEST, SORT_RESPONSE, ASSERTION, MANAGE_DSA_IT, SUBENTRIES)
+CONTROLS: Final = (PAGED_RESULTS, SORT_REQUEST, SORT_RESPONSE, ASSERTION, MANAGE_DSA_IT, SUBENTRIES, MATCHED_VALUES)
 EXTENSIONS: Final = (WHO_AM_I, CANCEL)
 FEATURES: Final = (
     b"1.3.6.1.4.1.4203.1.5.1",  # all operational attributes (RFC 3673)

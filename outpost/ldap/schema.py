@@ -316,6 +316,16 @@ SUBSCHEMA_DN: Final = b"cn=subschema"
 
 
 @cache
+def attribute_type(name: bytes) -> AttributeType | None:
+    """The type with this descriptor, alias or OID, in whatever case; None if the schema knows none."""
+    return _by_name().get(name.lower())
+
+
+@cache
+def _by_name() -> dict[bytes, AttributeType]:
+    return {one.lower().encode(): t for t in ATTRIBUTE_TYPES for one in (t.name, *t.aliases, t.oid)}
+
+
 def custom_oid(name: str) -> str:
     """A stable OID for an attribute nobody registered: 2.25 and a name-based UUID (ITU-T X.667)."""
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'goauthentik.io/{name.lower()}').int}"

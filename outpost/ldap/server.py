@@ -309,6 +309,7 @@ class LdapServer:
         self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._swept)
         now, bounds = self.clock(), self._bounds
         for channel in tuple(self._channels):
+            channel.session.drop_pages(now)
             if channel.stalled_at is not None:
                 if now - channel.stalled_at > bounds.stalled_s:
                     channel.abort("stalled")

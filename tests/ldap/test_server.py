@@ -301,7 +301,7 @@ async def test_the_servers_own_limits() -> None:
         code, entries, _ = await client.search(BASE)
         assert (code, len(entries)) == (4, 4)
         sort = encode.control("1.2.840.113556.1.4.473", True, encode.tlv(0x30, encode.tlv(0x30, encode.octets("cn"))))
-        assert (await client.search(BASE, controls=[sort]))[0] == 11
+        assert (await client.search(BASE, controls=[sort]))[0] == 12
 
 
 # -- other operations -----------------------------------------------------------------------------

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import final
 
-from outpost._fastber import SearchRequest, encode_result
+from outpost._fastber import SearchRequest, encode_result, frame_size
 from outpost.ldap import results
 from outpost.ldap._snapshot import Search
-from outpost.ldap.controls import paging_response, wrapped
+from outpost.ldap.controls import paging_response, take, wrapped
+from outpost.ldap.operations.outcome import ResponseControls
 
 SLICE = 64 * 1024
 """Octets of entries made in one turn of the loop."""
 EXAMINED = 4096
 """Candidates tested in one turn of the loop."""
 
-Controls = tuple[tuple[bytes, bool, bytes | None], ...]
 Told = Callable[[int, int, float], None]
 """Called with result code (-1: abandoned), entries and time, once, when a listing ends."""
 
@@ -52,7 +52,7 @@ class Streamed:
         missing_is_empty: bool = False,
         page: int = 0,
         keep: Callable[[], bytes] | None = None,
-        controls: Controls = (),
+        controls: ResponseControls = (),
         octets: bytes = b"",
         sent_before: int = 0,
     ) -> None:
@@ -110,7 +110,7 @@ class Streamed:
 class Ordered:
     """Entries that are encoded already, each a whole protocolOp without the LDAPMessage around it.
 
-    code: of the SearchResultDone when the last is out; page and keep as in `Streamed`, keep gets what is left.
+    code: of the SearchResultDone when the last is out; page and keep as in `Streamed`, keep gets what is left and code.
     """
 
     __slots__ = ("_at", "_code", "_controls", "_keep", "_operations", "_page", "_request", "_told", "is_finished")
@@ -123,8 +123,8 @@ class Ordered:
         *,
         told: Told,
         page: int = 0,
-        keep: Callable[[list[bytes]], bytes] | None = None,
-        controls: Controls = (),
+        keep: Callable[[list[bytes], int], bytes] | None = None,
+        controls: ResponseControls = (),
     ) -> None:
         self._request = request
         self._operations = operations
@@ -151,7 +151,7 @@ class Ordered:
             code = self._code if is_last else results.SUCCESS
             controls = self._controls
             if self._keep is not None:
-                cookie = b"" if is_last else self._keep(operations[stop:])
+                cookie = b"" if is_last else self._keep(operations[stop:], self._code)
                 controls = (*controls, (results.PAGED_RESULTS, False, paging_response(cookie)))
             self._told(code, self._at, now)
             chunk.append(encode_result(self._request.message_id, results.SEARCH_DONE, code, controls=controls))
@@ -162,3 +162,39 @@ class Ordered:
         if not self.is_finished:
             self.is_finished = True
             self._told(-1, self._at, now)
+
+
+def messages(octets: bytes) -> Iterator[bytes]:
+    """Each of our own LDAPMessages in `octets`."""
+    at = 0
+    while at < len(octets):
+        size = frame_size(octets[at : at + 6], (1 << 31) - 1)
+        yield octets[at : at + size]
+        at += size
+
+
+def operation(message: bytes) -> bytes:
+    """The protocolOp of one of our own LDAPMessages."""
+    _, content, _ = take(message)
+    _, _, rest = take(content)
+    return rest
+
+
+def entry(operation: bytes) -> tuple[bytes, Iterator[tuple[bytes, list[bytes]]]]:
+    """Name, and attributes in their order, of one of our own SearchResultEntries."""
+    _, content, _ = take(operation)
+    _, name, rest = take(content)
+    _, attributes, _ = take(rest)
+    return name, _attributes(attributes)
+
+
+def _attributes(octets: bytes) -> Iterator[tuple[bytes, list[bytes]]]:
+    while octets:
+        _, attribute, octets = take(octets)
+        _, name, rest = take(attribute)
+        _, values, _ = take(rest)
+        held: list[bytes] = []
+        while values:
+            _, value, values = take(values)
+            held.append(value)
+        yield name, held

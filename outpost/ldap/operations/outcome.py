@@ -10,6 +10,7 @@ from typing import Protocol, final
 from outpost._fastber import Request
 from outpost.identity import Identity, LdapProvider, Revoked
 from outpost.ldap._snapshot import Search
+from outpost.ldap.controls import SortKey
 
 PAGED_LISTINGS = 8
 """Paged searches that one session may have half read."""
@@ -57,6 +58,10 @@ class Cancel:
 Outcome = bytes | Listing | Later | StartTls | Cancel
 
 
+ResponseControls = tuple[tuple[bytes, bool, bytes | None], ...]
+"""Type, criticality and value of each."""
+
+
 @dataclass(slots=True)
 class Page:
     """A paged search between two pages; it holds its snapshot."""
@@ -64,9 +69,15 @@ class Page:
     search: Search
     fingerprint: object
     """What must be the same in the request for the next page."""
-    expires_at: float
+    sort: tuple[SortKey, ...]
+    """The keys that the listing was asked to be sorted by."""
+    expires_at: float = 0.0
     rest: list[bytes] | None = None
     """What is left of a sorted listing; None when `search` itself goes on."""
+    code: int = 0
+    """resultCode behind the last of `rest`."""
+    controls: ResponseControls = ()
+    """Sent with every page."""
 
 
 @final
@@ -106,6 +117,11 @@ class Session:
         """The session is anonymous from now on (RFC 4511 4.2.1: also while a Bind is being processed)."""
         self.bind_dn, self.provider, self.identity = b"", None, None
         self.pages.clear()
+
+    def drop_pages(self, now: float) -> None:
+        """Let go of the listings, and of their snapshots, that nobody went on with in time."""
+        for cookie in [cookie for cookie, page in self.pages.items() if now > page.expires_at]:
+            del self.pages[cookie]
 
     def become(self, bind_dn: bytes, provider: LdapProvider, identity: Identity) -> None:
         """A Bind succeeded."""

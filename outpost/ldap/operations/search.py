@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, final
 
-from outpost._fastber import Limits, SearchRequest
+from outpost._fastber import Limits, SearchRequest, encode_result
 from outpost.errors import BackendError, DecodeError, OperationError
 from outpost.identity import Identity, LdapProvider, Mode, RejectReason
 from outpost.ldap import controls as request_controls
 from outpost.ldap import plain, results
-from outpost.ldap._snapshot import Search
-from outpost.ldap.controls import Controls, Paging, SortKey, sort_response
+from outpost.ldap._snapshot import Search, Snapshot, View
+from outpost.ldap.controls import Controls, Paging, paging_response, sort_response
 from outpost.ldap.observer import LdapObserver
 from outpost.ldap.operations import sorting, wanted
 from outpost.ldap.operations.listing import EXAMINED, SLICE, Ordered, Streamed
-from outpost.ldap.operations.outcome import PAGED_LISTINGS, Later, Listing, Outcome, Page, Session
+from outpost.ldap.operations.matched_values import Chosen, Narrowed
+from outpost.ldap.operations.outcome import (
+    PAGED_LISTINGS,
+    Later,
+    Listing,
+    Outcome,
+    Page,
+    ResponseControls,
+    Session,
+)
 from outpost.ldap.providers import Providers
 from outpost.ldap.schema import SUBSCHEMA_DN, subschema
 from outpost.ldap.shelf import Library, Shelf
 
 FOREVER: Final = float("inf")
 NOT_BOUND = "bind first"
+NOT_TRUE = "the assertion is not true of the base object"
 BUSY = "the directory is being read for the first time"
 
 
@@ -39,7 +49,7 @@ class SearchLimits:
     page_lifetime_s: float = 300.0
     """How long the rest of a paged search waits for the client to ask for it."""
     sort_entries: int = 50_000
-    """Entries that are sorted at most; then adminLimitExceeded (11)."""
+    """Entries that are sorted at most; more come unsorted, or not at all where sorting is critical (12)."""
 
 
 @final
@@ -81,9 +91,7 @@ class Searcher:
     ) -> Outcome:
         base, owner = providers.of_base(request.base_object)
         if not base:
-            # singleLevel below the root DSE is empty: the naming contexts are not its children (RFC 4512 5.1).
-            found = None if request.scope == 1 else plain.entry(request, b"", self._root(session))
-            return self._one(session, request, found, now)
+            return self._one(session, request, controls, b"", self._root(session), now)
         identity, bound = session.identity, session.provider
         provider = None if bound is None else providers.current(bound)
         if identity is None or provider is None:
@@ -92,15 +100,14 @@ class Searcher:
         if base == SUBSCHEMA_DN:
             shelf = self._library.shelf(provider)
             custom = frozenset[str]() if shelf is None else shelf.snapshot.custom_attributes
-            found = None if request.scope == 1 else plain.entry(request, SUBSCHEMA_DN, subschema(custom))
-            return self._one(session, request, found, now)
+            return self._one(session, request, controls, SUBSCHEMA_DN, subschema(custom), now)
         if owner is None:
             raise OperationError(results.NO_SUCH_OBJECT, "no such base DN is served here")
         if owner.pk != provider.pk:
             diagnostic = "the base DN belongs to another provider than the bind DN"
             raise _Refused(results.INSUFFICIENT_ACCESS_RIGHTS, diagnostic, RejectReason.INVALID_BIND_DN)
         if controls.paging is not None and controls.paging.cookie:
-            return self._next_page(session, request, controls, controls.paging, now)
+            return _narrowed(request, controls, self._next_page(session, request, controls, controls.paging, now))
         if provider.search_mode is Mode.DIRECT:
             return Later(partial(self._fresh, session, request, controls, provider, identity, now))
         shelf = self._library.shelf(provider)
@@ -174,30 +181,47 @@ class Searcher:
             raise _Refused(
                 results.INSUFFICIENT_ACCESS_RIGHTS, "you are not in this directory", RejectReason.USER_INFO_NOT_CACHED
             )
-        snapshot = shelf.snapshot
-        if controls.assertion is not None and snapshot.matches(view, request.base_object, controls.assertion) is False:
-            raise OperationError(results.ASSERTION_FAILED, "the assertion is not true of the base object")
+        asserted = controls.assertion
+        if asserted is not None and shelf.snapshot.matches(view, request.base_object, asserted) is False:
+            raise OperationError(results.ASSERTION_FAILED, NOT_TRUE)
         paging = controls.paging
-        told = self._teller(session, request, now)
-        missing_is_empty = provider.options.missing_base == "empty"
         if controls.subentries or (paging is not None and not paging.size):
             # No entry here is a subentry; and a page of nothing asks for an estimate, which RFC 2696 lets us withhold.
+            base = shelf.snapshot.search(request, view)
+            if base.result_code == results.NO_SUCH_OBJECT and provider.options.missing_base != "empty":
+                raise OperationError(results.NO_SUCH_OBJECT, "", matched_dn=base.matched_dn.decode())
             keep = None if paging is None else _never
-            return Ordered(request, [], results.SUCCESS, told=told, keep=keep)
-        page = 0 if paging is None else paging.size
-        if controls.sort:
-            return self._sorted(session, request, controls, controls.sort, shelf, identity, page, now)
-        search = snapshot.search(request, view, self._limits.size_limit)
+            return Ordered(request, [], results.SUCCESS, told=self._teller(session, request, now), keep=keep)
+        whole = self._sorted if controls.sort else self._unsorted
+        return _narrowed(request, controls, whole(session, request, controls, provider, shelf.snapshot, view, now))
+
+    def _unsorted(
+        self,
+        session: Session,
+        request: SearchRequest,
+        controls: Controls,
+        provider: LdapProvider,
+        snapshot: Snapshot,
+        view: View,
+        now: float,
+        response: ResponseControls = (),
+    ) -> Listing:
+        search = snapshot.search(request, view, self._size_limit)
+
+        def keep() -> bytes:
+            return self._keep(session, Page(search, fingerprint, controls.sort, controls=response))
+
+        fingerprint = _fingerprint(request, controls)
+
         return Streamed(
             request,
             search,
             deadline=self._deadline(request, now),
-            told=told,
-            missing_is_empty=missing_is_empty,
-            page=page,
-            keep=None
-            if paging is None
-            else lambda: self._keep(session, request, Page(search, _fingerprint(request), 0)),
+            told=self._teller(session, request, now),
+            missing_is_empty=provider.options.missing_base == "empty",
+            page=0 if controls.paging is None else controls.paging.size,
+            keep=None if controls.paging is None else keep,
+            controls=response,
         )
 
     def _sorted(
@@ -205,61 +229,51 @@ class Searcher:
         session: Session,
         request: SearchRequest,
         controls: Controls,
-        wanted_keys: tuple[SortKey, ...],
-        shelf: Shelf,
-        identity: Identity,
-        page: int,
+        provider: LdapProvider,
+        snapshot: Snapshot,
+        view: View,
         now: float,
     ) -> Listing:
-        view, snapshot = shelf.view(identity), shelf.snapshot
-        assert view is not None and session.provider is not None
-        told = self._teller(session, request, now)
-        missing_is_empty = session.provider.options.missing_base == "empty"
-        whole = self._limits.sort_entries + 1
-        is_paged = controls.paging is not None
-        search = snapshot.search(request, view, whole, whole=True)
-
-        def keep(rest: list[bytes]) -> bytes:
-            return self._keep(session, request, Page(search, _fingerprint(request), 0, rest))
+        def unsorted(response: ResponseControls) -> Listing:
+            return self._unsorted(session, request, controls, provider, snapshot, view, now, response)
 
         try:
-            keys = sorting.understand(wanted_keys, snapshot.custom_attributes)
+            keys = sorting.understand(controls.sort, snapshot.custom_attributes)
         except sorting.CannotSort as error:
+            response = ((results.SORT_RESPONSE, False, sort_response(error.code, error.attribute)),)
             if controls.sort_is_critical:
-                diagnostic = "cannot be sorted like that"
-                raise OperationError(results.UNAVAILABLE_CRITICAL_EXTENSION, diagnostic) from None
-            unsorted = snapshot.search(request, view, self._limits.size_limit)
-            return Streamed(
-                request,
-                unsorted,
-                deadline=self._deadline(request, now),
-                told=told,
-                missing_is_empty=missing_is_empty,
-                page=page,
-                keep=(lambda: self._keep(session, request, Page(unsorted, _fingerprint(request), 0)))
-                if is_paged
-                else None,
-                controls=((results.SORT_RESPONSE, False, sort_response(error.code, error.attribute)),),
-            )
-        values = snapshot.search(request, view, whole, tuple(key.attribute for key in keys), whole=True)
-        limits = [limit for limit in (request.size_limit, self._limits.size_limit) if limit]
+                raise _Refused(
+                    results.UNAVAILABLE_CRITICAL_EXTENSION, "cannot be sorted like that", controls=response
+                ) from None
+            return unsorted(response)
+        # One more than may be sorted tells that there are too many.
+        whole = self._limits.sort_entries + 1
+        search = snapshot.search(request, view, whole, whole=True)
+
+        def keep(rest: list[bytes], code: int) -> bytes:
+            page = Page(search, fingerprint, controls.sort, rest=rest, code=code, controls=sorting.SORTED)
+            return self._keep(session, page)
+
+        fingerprint = _fingerprint(request, controls)
+        limits = [limit for limit in (request.size_limit, self._size_limit) if limit]
         return sorting.Sorted(
             request,
             search,
-            values,
+            snapshot.search(request, view, whole, tuple(key.attribute for key in keys), whole=True),
             keys,
             limit=self._limits.sort_entries,
             size_limit=min(limits, default=0),
             deadline=self._deadline(request, now),
-            told=told,
-            missing_is_empty=missing_is_empty,
-            page=page,
-            keep=keep if is_paged else None,
+            told=self._teller(session, request, now),
+            missing_is_empty=provider.options.missing_base == "empty",
+            unsorted=None if controls.sort_is_critical else partial(unsorted, sorting.TOO_MANY),
+            page=0 if controls.paging is None else controls.paging.size,
+            keep=None if controls.paging is None else keep,
         )
 
     # -- pages ------------------------------------------------------------------------------------
 
-    def _keep(self, session: Session, request: SearchRequest, page: Page) -> bytes:
+    def _keep(self, session: Session, page: Page) -> bytes:
         page.expires_at = self._clock() + self._limits.page_lifetime_s
         cookie = secrets.token_bytes(8)
         session.pages[cookie] = page
@@ -276,15 +290,18 @@ class Searcher:
         told = self._teller(session, request, now)
         if not paging.size:
             return Ordered(request, [], results.SUCCESS, told=told, keep=_never)
-        if page.fingerprint != _fingerprint(request):
+        # Clients that sort are known to send the sort keys with the first page only.
+        if page.fingerprint != _fingerprint(request, controls) or controls.sort not in {(), page.sort}:
             raise OperationError(results.UNWILLING_TO_PERFORM, "the cookie belongs to another search")
+        search = page.search
         if page.rest is not None:
 
-            def keep(rest: list[bytes]) -> bytes:
-                return self._keep(session, request, Page(page.search, page.fingerprint, 0, rest))
+            def keep(rest: list[bytes], code: int) -> bytes:
+                return self._keep(session, replace(page, rest=rest, code=code))
 
-            return Ordered(request, page.rest, results.SUCCESS, told=told, page=paging.size, keep=keep)
-        search = page.search
+            return Ordered(
+                request, page.rest, page.code, told=told, page=paging.size, keep=keep, controls=page.controls
+            )
         search.continue_as(request.message_id)
         return Streamed(
             request,
@@ -292,7 +309,8 @@ class Searcher:
             deadline=self._deadline(request, now),
             told=told,
             page=paging.size,
-            keep=lambda: self._keep(session, request, page),
+            keep=lambda: self._keep(session, page),
+            controls=page.controls,
             sent_before=search.sent,
         )
 
@@ -310,34 +328,82 @@ class Searcher:
 
         return told
 
-    def _one(self, session: Session, request: SearchRequest, entry: bytes | None, now: float) -> bytes:
-        self._teller(session, request, now)(results.SUCCESS, int(entry is not None), self._clock())
-        return (entry or b"") + request.result(results.SUCCESS)
+    def _one(
+        self,
+        session: Session,
+        request: SearchRequest,
+        controls: Controls,
+        dn: bytes,
+        attributes: plain.Attributes,
+        now: float,
+    ) -> bytes:
+        """The answer from an entry that has nothing below it."""
+        paging = controls.paging
+        if paging is not None and paging.cookie:
+            raise OperationError(results.UNWILLING_TO_PERFORM, "the cookie belongs to another search")
+        if controls.assertion is not None and not plain.is_true_of(controls.assertion, attributes):
+            raise OperationError(results.ASSERTION_FAILED, NOT_TRUE)
+        found = None
+        # singleLevel below the root DSE is empty: the naming contexts are not its children (RFC 4512 5.1).
+        if request.scope != 1 and not controls.subentries and (paging is None or paging.size):
+            found = plain.entry(request, dn, attributes)
+        if found is not None and controls.values is not None and not request.types_only:
+            found = Chosen(controls.values).narrowed(found)
+        response: ResponseControls = sorting.SORTED if controls.sort else ()
+        if paging is not None:
+            response = (*response, (results.PAGED_RESULTS, False, paging_response(b"")))
+        self._teller(session, request, now)(results.SUCCESS, int(found is not None), self._clock())
+        return (found or b"") + encode_result(
+            request.message_id, results.SEARCH_DONE, results.SUCCESS, controls=response
+        )
 
     def _refuse(
         self, session: Session, request: SearchRequest, error: OperationError, reason: str, now: float
     ) -> bytes:
+        response: ResponseControls = ()
         if isinstance(error, _Refused):
-            reason = error.reason
+            reason, response = error.reason, error.controls
         took, code = self._clock() - now, error.result_code
         self._observer.searched(session.app, session.address, session.bind_dn, request, took, code, reason, 0)
-        return request.result(code, error.matched_dn.encode(), error.diagnostic.encode())
+        return encode_result(
+            request.message_id,
+            results.SEARCH_DONE,
+            code,
+            error.matched_dn.encode(),
+            error.diagnostic.encode(),
+            controls=response,
+        )
 
 
 class _Refused(OperationError):
-    """An OperationError with a reason for the metrics."""
+    """An OperationError with a reason for the metrics, or with response controls."""
 
-    def __init__(self, result_code: int, diagnostic: str, reason: RejectReason) -> None:
-        self.reason = reason.value
+    def __init__(
+        self,
+        result_code: int,
+        diagnostic: str,
+        reason: RejectReason | None = None,
+        controls: ResponseControls = (),
+    ) -> None:
+        self.reason = "" if reason is None else reason.value
+        self.controls = controls
         super().__init__(result_code, diagnostic)
 
 
-def _never(_: list[bytes]) -> bytes:
+def _narrowed(request: SearchRequest, controls: Controls, whole: Listing) -> Listing:
+    """RFC 3876 3: where no values are returned, there are none to choose."""
+    if controls.values is None or request.types_only:
+        return whole
+    return Narrowed(whole, Chosen(controls.values))
+
+
+def _never(_: list[bytes], code: int) -> bytes:
     """Nothing is left, so there is no cookie."""
+    del code
     return b""
 
 
-def _fingerprint(request: SearchRequest) -> object:
+def _fingerprint(request: SearchRequest, controls: Controls) -> object:
     """What RFC 2696 3 wants to stay the same from page to page."""
     return (
         request.base_object,
@@ -346,4 +412,5 @@ def _fingerprint(request: SearchRequest) -> object:
         request.attributes,
         request.types_only,
         request.size_limit,
+        controls.values,
     )

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import final
+from typing import Final, final
 
-from outpost._fastber import SearchRequest, encode_result, frame_size
+from outpost._fastber import SearchRequest, encode_result
 from outpost.ldap import results
 from outpost.ldap._snapshot import Search
-from outpost.ldap.controls import SortKey, sort_response, take
-from outpost.ldap.matching import WITH_ORDERING, Kind, normalise_value
-from outpost.ldap.operations.listing import Controls, Ordered, Told
-from outpost.ldap.schema import ATTRIBUTE_TYPES
+from outpost.ldap.controls import SortKey, sort_response
+from outpost.ldap.matching import WITH_ORDERING, Kind, normalise_value, rank
+from outpost.ldap.operations.listing import Ordered, Told, entry, messages, operation
+from outpost.ldap.operations.outcome import Listing, ResponseControls
+from outpost.ldap.schema import attribute_type
 
-WHOLE = 1 << 31
+SORTED: Final = ((results.SORT_RESPONSE, False, sort_response(results.SUCCESS)),)
+"""The response control of a listing in order."""
+TOO_MANY: Final = ((results.SORT_RESPONSE, False, sort_response(results.ADMIN_LIMIT_EXCEEDED)),)
+"""The response control when there are more entries than may be sorted."""
+
+Rank = tuple[int, int, bytes]
+VALUE, NOTHING = 0, (1, 0, b"")
 
 ORDERING_RULES = {
     b"caseignoreorderingmatch": Kind.CASE_IGNORE,
@@ -34,6 +40,7 @@ class Key:
     """One sort key, its attribute and rule known."""
 
     attribute: bytes
+    """In lower case, as the schema calls it."""
     kind: Kind
     is_reversed: bool
 
@@ -47,21 +54,15 @@ class CannotSort(Exception):
         super().__init__(code)
 
 
-@cache
-def _kinds() -> dict[bytes, Kind]:
-    return {name.lower().encode(): t.kind for t in ATTRIBUTE_TYPES for name in (t.name, *t.aliases, t.oid)}
-
-
 def understand(keys: Sequence[SortKey], custom: frozenset[str]) -> tuple[Key, ...]:
     """The keys as they can be used. Raises CannotSort."""
     found: list[Key] = []
     for key in keys:
-        name = key.attribute.lower()
-        kind = _kinds().get(name)
-        if kind is None:
-            if name.decode("utf-8", "replace") not in {one.lower() for one in custom}:
-                raise CannotSort(results.NO_SUCH_ATTRIBUTE, key.attribute)
-            kind = Kind.CASE_IGNORE
+        known = attribute_type(key.attribute)
+        kind = Kind.CASE_IGNORE if known is None else known.kind
+        name = key.attribute.lower() if known is None else known.name.lower().encode()
+        if known is None and name.decode("utf-8", "replace") not in {one.lower() for one in custom}:
+            raise CannotSort(results.NO_SUCH_ATTRIBUTE, key.attribute)
         if key.ordering_rule is not None:
             ruled = ORDERING_RULES.get(key.ordering_rule.lower())
             if ruled is None:
@@ -69,7 +70,7 @@ def understand(keys: Sequence[SortKey], custom: frozenset[str]) -> tuple[Key, ..
             kind = ruled
         if kind not in WITH_ORDERING:
             raise CannotSort(results.INAPPROPRIATE_MATCHING, key.attribute)
-        found.append(Key(key.attribute, kind, key.is_reversed))
+        found.append(Key(name, kind, key.is_reversed))
     return tuple(found)
 
 
@@ -77,7 +78,8 @@ def understand(keys: Sequence[SortKey], custom: frozenset[str]) -> tuple[Key, ..
 class Sorted:
     """A listing in order. Two searches over the same entries: what is sent, and what it is sorted by.
 
-    limit: entries that are sorted at most; size_limit: the client's.
+    limit: entries that are sorted at most; size_limit: the client's; unsorted: begins the listing that takes its
+    place if there are more, None if the client wants nothing then.
     """
 
     def __init__(
@@ -92,12 +94,15 @@ class Sorted:
         deadline: float,
         told: Told,
         missing_is_empty: bool,
+        unsorted: Callable[[], Listing] | None,
         page: int = 0,
-        keep: Callable[[list[bytes]], bytes] | None = None,
+        keep: Callable[[list[bytes], int], bytes] | None = None,
     ) -> None:
         self._request = request
-        self._searches = (entries, values)
+        self._entries = entries
+        self._values = values
         self._keys = keys
+        self._unsorted = unsorted
         self._limit = limit
         self._size_limit = size_limit
         self._deadline = deadline
@@ -105,110 +110,71 @@ class Sorted:
         self._missing_is_empty = missing_is_empty
         self._page = page
         self._keep = keep
-        self._found: tuple[list[bytes], list[bytes]] = ([], [])
-        self._ordered: Ordered | None = None
+        self._operations: list[bytes] = []
+        self._ranks: list[list[Rank]] = [[] for _ in keys]
+        self._instead: Listing | None = None
         self._is_over = False
 
     @property
     def is_finished(self) -> bool:
         """Nothing is left to send."""
-        return self._is_over or (self._ordered is not None and self._ordered.is_finished)
+        return self._is_over or (self._instead is not None and self._instead.is_finished)
 
     def more(self, size: int, examined: int, now: float) -> bytes:
         """Nothing while entries are gathered, then messages in order."""
-        if self._ordered is not None:
-            return self._ordered.more(size, examined, now)
+        if self._instead is not None:
+            return self._instead.more(size, examined, now)
         if now > self._deadline:
             return self._fail(results.TIME_LIMIT_EXCEEDED, b"", (), now)
-        for search, found in zip(self._searches, self._found, strict=True):
-            if not search.finished:
-                found.extend(_messages(search.read(size, examined)))
-        entries, values = self._searches
+        entries, values = self._entries, self._values
+        self._operations.extend(map(operation, messages(entries.read(size, examined))))
+        for message in messages(values.read(size, examined)):
+            self._add(operation(message))
         if entries.sent > self._limit:
-            told = (results.SORT_RESPONSE, False, sort_response(results.ADMIN_LIMIT_EXCEEDED))
-            return self._fail(results.ADMIN_LIMIT_EXCEEDED, b"", (told,), now)
-        if not (entries.finished and values.finished):
+            self._operations, self._ranks = [], []
+            if self._unsorted is None:
+                return self._fail(results.UNAVAILABLE_CRITICAL_EXTENSION, b"", TOO_MANY, now)
+            self._instead = self._unsorted()
+        elif not (entries.finished and values.finished):
             return b""
-        if entries.result_code == results.NO_SUCH_OBJECT and not self._missing_is_empty:
+        elif entries.result_code == results.NO_SUCH_OBJECT and not self._missing_is_empty:
             return self._fail(results.NO_SUCH_OBJECT, entries.matched_dn, (), now)
-        self._ordered = self._order()
-        return self._ordered.more(size, examined, now)
+        else:
+            self._instead = self._order()
+        return self._instead.more(size, examined, now)
 
     def give_up(self, now: float) -> None:
         """Nobody waits for the rest."""
-        if self._ordered is not None:
-            self._ordered.give_up(now)
+        if self._instead is not None:
+            self._instead.give_up(now)
         elif not self._is_over:
             self._is_over = True
             self._told(-1, 0, now)
 
+    def _add(self, entry_operation: bytes) -> None:
+        _, attributes = entry(entry_operation)
+        held = {name.lower(): values for name, values in attributes}
+        for key, ranks in zip(self._keys, self._ranks, strict=True):
+            normal = [normalise_value(key.kind, value) for value in held.get(key.attribute, ())]
+            # RFC 2891 2.2: the least of several values counts, and nothing is larger than everything.
+            ranks.append(min((VALUE, *rank(key.kind, one)) if one is not None else NOTHING for one in normal or [None]))
+
     def _order(self) -> Ordered:
-        operations, values = self._found
-        self._found = ([], [])
-        order = list(range(len(operations)))
-        read = [_values(octets) for octets in values]
+        operations, order = self._operations, list(range(len(self._operations)))
         # A stable sort by the last key first leaves the first key in charge.
-        for key in reversed(self._keys):
-            name = key.attribute.lower()
-            least = [_least(key.kind, held, name) for held in read]
-            # RFC 2891 2.2: an entry without the key counts as the largest.
-            order.sort(key=lambda i, least=least: (least[i] is None, least[i] or 0), reverse=key.is_reversed)  # type: ignore[misc]
+        for key, ranks in reversed([*zip(self._keys, self._ranks, strict=True)]):
+            order.sort(key=ranks.__getitem__, reverse=key.is_reversed)
+        self._operations, self._ranks = [], []
         operations = [operations[i] for i in order]
         code = results.SUCCESS
         if self._size_limit and len(operations) > self._size_limit:
             del operations[self._size_limit :]
             code = results.SIZE_LIMIT_EXCEEDED
-        controls: Controls = ((results.SORT_RESPONSE, False, sort_response(results.SUCCESS)),)
         return Ordered(
-            self._request, operations, code, told=self._told, page=self._page, keep=self._keep, controls=controls
+            self._request, operations, code, told=self._told, page=self._page, keep=self._keep, controls=SORTED
         )
 
-    def _fail(self, code: int, matched_dn: bytes, controls: Controls, now: float) -> bytes:
+    def _fail(self, code: int, matched_dn: bytes, controls: ResponseControls, now: float) -> bytes:
         self._is_over = True
         self._told(code, 0, now)
         return encode_result(self._request.message_id, results.SEARCH_DONE, code, matched_dn, controls=controls)
-
-
-def _messages(octets: bytes) -> Iterator[bytes]:
-    """The protocolOp of each LDAPMessage in `octets`, which are our own."""
-    at = 0
-    while at < len(octets):
-        size = frame_size(octets[at : at + 6], WHOLE - 1)
-        _, content, _ = take(octets[at : at + size])
-        _, _, operation = take(content)
-        yield operation
-        at += size
-
-
-def _values(operation: bytes) -> dict[bytes, list[bytes]]:
-    """Values by attribute description, in lower case, of a SearchResultEntry."""
-    _, content, _ = take(operation)
-    _, _, rest = take(content)
-    _, attributes, _ = take(rest)
-    found: dict[bytes, list[bytes]] = {}
-    while attributes:
-        _, attribute, attributes = take(attributes)
-        _, name, rest = take(attribute)
-        _, values, _ = take(rest)
-        held = found.setdefault(name.lower(), [])
-        while values:
-            _, value, values = take(values)
-            held.append(value)
-    return found
-
-
-def _least(kind: Kind, held: dict[bytes, list[bytes]], name: bytes) -> int | bytes | None:
-    """What the entry is sorted by: its lowest value."""
-    # The description in the entry is the schema's own spelling, whatever alias was asked for.
-    normal = [one for value in held.get(_spelling(name), ()) if (one := normalise_value(kind, value)) is not None]
-    if not normal:
-        return None
-    return min(int(one) for one in normal) if kind is Kind.INTEGER else min(normal)
-
-
-@cache
-def _spelling(name: bytes) -> bytes:
-    for t in ATTRIBUTE_TYPES:
-        if name.decode("utf-8", "replace") in {one.lower() for one in (t.name, *t.aliases, t.oid)}:
-            return t.name.lower().encode()
-    return name
