@@ -547,6 +547,7 @@ cdef class Snapshot:
         search = Search.__new__(Search)
         search.prepare(self, view, request, size_limit, request.attributes if attributes is None else attributes, whole)
         if attributes is not None:
+            # The server itself wants these, and it wants the values.
             search.types_only = False
         return search
 

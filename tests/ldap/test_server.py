@@ -320,6 +320,11 @@ async def test_an_entry_without_a_sort_key_is_not_sorted_by_another() -> None:
         assert "sn" in entries[0].names
         without = [e["cn"][0] for e in entries[1:]]
         assert len(without) > 2 and without == sorted(without)
+        # The same order where the client wants no values.
+        _, bare, _ = await client.search(
+            BASE, "(|(cn=alice)(objectClass=group))", types_only=True, scope=2, controls=[control]
+        )
+        assert [e.dn for e in bare] == [e.dn for e in entries]
 
 
 @pytest.mark.parametrize(
