@@ -70,7 +70,8 @@ def normalise_value(kind: int, value: bytes) -> bytes | None:
         if kind == Kind.CASE_IGNORE and _ASCII_PLAIN.match(value):
             return value
         try:
-            return prepare(value.decode(), fold=kind == Kind.CASE_IGNORE).strip(" ").encode()
+            # RFC 4518 2.6.1: what has nothing but spaces compares as spaces, not as nothing.
+            return prepare(value.decode(), fold=kind == Kind.CASE_IGNORE).strip(" ").encode() or b" "
         except UnicodeDecodeError:
             return None
     if kind == Kind.DN:

@@ -111,6 +111,8 @@ def test_values_of_no_such_syntax_have_no_form(kind: Kind, value: bytes) -> None
 
 
 @example(Kind.TELEPHONE_NUMBER, "A´".encode())
+@example(Kind.CASE_IGNORE, b"\x00")
+@example(Kind.CASE_EXACT, b"  ")
 @given(st.sampled_from(Kind), st.binary(max_size=20) | st.text(max_size=20).map(str.encode))
 def test_a_normal_form_is_its_own(kind: Kind, value: bytes) -> None:
     form = normalise_value(kind, value)
