@@ -416,6 +416,20 @@ class Authority(Protocol):
         ...
 
 
+class CertificateAuthority(Protocol):
+    """Logs in people whose certificate TLS has verified; only some backends can.
+
+    Raises nothing but bugs across this port; a bug is never `Accepted`.
+    """
+
+    async def vouch(self, provider: LdapProvider, username: str, source: Source) -> Decision:
+        """The decision about one login of somebody who has proved to be `username`, a login name or mail address.
+
+        Everything but the proof is decided as in `Authority.authenticate`; there is no `Challenge`.
+        """
+        ...
+
+
 class Passwords(Protocol):
     """Changes passwords; only some backends can. Raises nothing but bugs across this port; a bug is never `Changed`."""
 

@@ -14,7 +14,7 @@ LADDER: list[set[str]] = [
     {"_fastber", "_fastradius", "ldap.dn", "ldap.filter", "ldap.schema", "ldap.matching", "radius.dictionary"}
     | {"ldap.sids"},
     {"ldap._arena", "ldap._snapshot", "ldap.arena", "ldap.entries", "ldap.results", "ldap.observer"}
-    | {"ldap.controls", "ldap.plain", "ldap.proxy", "ldap.shelf"}
+    | {"ldap.controls", "ldap.plain", "ldap.proxy", "ldap.shelf", "ldap.certificates"}
     | {"radius.packet", "radius.crypto"}
     | {"radius.observer", "radius.clients", "radius.attributes", "radius.bypass"},
     {

@@ -28,6 +28,7 @@ from outpost.identity import Revoked
 from outpost.ldap.directories import Directories
 from outpost.ldap.operations.search import SearchLimits
 from outpost.ldap.server import LdapServer, ServerLimits
+from outpost.ldap.tls import TlsSettings
 from outpost.observe.ldap import LdapMeter
 from outpost.observe.logs import LogWriter
 from outpost.observe.metrics import Exposition, gauges, totals
@@ -52,7 +53,10 @@ class Appliance:
         self._told: set[str] = set()
         self._source = build(settings, log, self._publish, self._set_connected)
         self._backend = self._source.backend
-        self._gate = Gate(self._backend, gate_settings(settings), passwords=self._source.passwords)
+        source = self._source
+        self._gate = Gate(
+            self._backend, gate_settings(settings), passwords=source.passwords, certificates=source.certificates
+        )
         self._gate.set_connected(self._source.is_connected)
         self._ldap_meter = LdapMeter(log, lambda: self._source.outpost_name("ldap"))
         self._directories = Directories(self._backend, lambda level, event: log.put(level, LOGGER, event, {}))
@@ -61,7 +65,9 @@ class Appliance:
             self._directories,
             self._ldap_meter,
             sessions=self._source.sessions,
-            passwords=None if self._source.passwords is None else self._gate,
+            passwords=None if source.passwords is None else self._gate,
+            voucher=None if source.certificates is None else self._gate,
+            tls=settings.part(TlsSettings),
             limits=settings.part(ServerLimits),
             search_limits=settings.part(SearchLimits),
             trusted_proxies=settings.part(ListenSettings).trusted_proxy_cidrs,
@@ -94,6 +100,9 @@ class Appliance:
             await self._backend.refresh()
         except Exception as exc:  # whatever it is, what is served must go on being served
             self._log.bug(LOGGER, "a refresh failed", exc)
+        if not self._is_stopping:
+            # Files that are not the backend's may have changed, too.
+            self._changed()
 
     async def stop(self, drain_s: float) -> None:
         """Take nothing new, give what is in flight `drain_s` seconds, end everything; idempotent."""

@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 
 from outpost.config.sections import ServerSettings
 from outpost.config.settings import Settings
-from outpost.identity import Backend, Passwords, Publish
+from outpost.identity import Backend, CertificateAuthority, Passwords, Publish
 from outpost.ldap.operations.bind import Sessions
 from outpost.observe.logs import LogWriter
 
@@ -29,6 +29,8 @@ class Source:
     """Those of the server that connections rest on."""
     passwords: Passwords | None = None
     """Who changes them; None where nobody here can."""
+    certificates: CertificateAuthority | None = None
+    """Who logs in their holders; None where nobody here can."""
 
 
 Build = Callable[[Settings, LogWriter, Publish, Callable[[bool], None]], Source]
@@ -68,4 +70,6 @@ def _embedded(settings: Settings, path: Path, log: LogWriter, publish: Publish) 
         log=lambda level, event: log.put(level, "outpost.directory", event, {}),
     )
     # Every change of the file passes through this process, so none can be missed.
-    return Source(backend, lambda _service: "embedded", is_connected=True, families=tuple, passwords=backend)
+    return Source(
+        backend, lambda _service: "embedded", is_connected=True, families=tuple, passwords=backend, certificates=backend
+    )

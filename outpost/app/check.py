@@ -11,6 +11,7 @@ from outpost.backends.embedded.loader import load
 from outpost.backends.embedded.model import Directory, Extras
 from outpost.config.settings import Settings
 from outpost.identity import LdapOptions, RadiusOptions
+from outpost.ldap.tls import TlsSettings, read_trust
 from outpost.radius import dictionary
 from outpost.radius.attributes import Renderer
 from outpost.radius.dictionary import Dictionary, DictionarySettings
@@ -63,6 +64,9 @@ def wrong_replies(directory: Directory, words: Sequence[Path] | Dictionary = ())
 
 def findings(settings: Settings) -> tuple[list[str], list[str]]:
     """Warnings, and faults, about everything that the settings name. Raises ConfigError for what cannot be read."""
+    client_ca = settings.part(TlsSettings).client_ca
+    if client_ca is not None:
+        read_trust(client_ca)
     known = dictionary.load(settings.part(DictionarySettings).dictionaries)
     if settings.directory is None:
         return [], []

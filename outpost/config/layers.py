@@ -298,7 +298,7 @@ def _read_file(path: Path, layers: Layers) -> None:
         }
 
 
-RELATIVE: Final = ("directory", "radius.dictionaries")
+RELATIVE: Final = ("directory", "ldap.client_ca", "radius.dictionaries")
 
 
 def _beside(path: Path, value: object) -> object:

@@ -30,6 +30,7 @@ from outpost.errors import ConfigError
 from outpost.identity import LdapOptions, RadiusOptions
 from outpost.ldap.operations.search import SearchLimits
 from outpost.ldap.server import ServerLimits
+from outpost.ldap.tls import TlsSettings
 from outpost.radius.dictionary import DictionarySettings
 from outpost.radius.exchange import Limits as ExchangeLimits
 
@@ -38,7 +39,7 @@ T = TypeVar("T")
 SECTIONS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "authentik": (ServerSettings, AuthentikSettings),
     "cache": (CacheSettings,),
-    "ldap": (ServerLimits, SearchLimits),
+    "ldap": (ServerLimits, SearchLimits, TlsSettings),
     "limiter": (LimiterSettings,),
     "listen": (ListenSettings,),
     "log": (LogSettings,),

@@ -27,6 +27,7 @@ from outpost.errors import BackendError, BackendTimeout, BackendUnavailable, Out
 from outpost.identity import (
     Accepted,
     Authority,
+    CertificateAuthority,
     Challenge,
     Changed,
     Decision,
@@ -138,7 +139,7 @@ class _Login:
 class Gate:
     """Authority, credentials cache and revocation hub. Everything runs on one event loop.
 
-    passwords: who changes them, None where nobody can;
+    passwords: who changes them, None where nobody can; certificates: who logs in their holders, None likewise;
     clock: monotonic seconds; epoch: seconds since the epoch; random: octets from a safe source.
     """
 
@@ -148,6 +149,7 @@ class Gate:
         settings: GateSettings = DEFAULTS,
         *,
         passwords: Passwords | None = None,
+        certificates: CertificateAuthority | None = None,
         clock: Callable[[], float] = time.monotonic,
         epoch: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -155,6 +157,7 @@ class Gate:
     ) -> None:
         self._authority = authority
         self._passwords = passwords
+        self._certificates = certificates
         self._settings = settings
         self._clock = clock
         self._epoch = epoch
@@ -264,6 +267,34 @@ class Gate:
         if isinstance(decision, Challenge):
             return self._wrapped(decision, owner, attempt, continuation.revision)
         if isinstance(decision, Accepted) and self._is_revoked(continuation.revision, decision, provider):
+            self._raced += 1
+            return self._too_busy("access rights changed during the login")
+        return decision
+
+    # -- certificates ---------------------------------------------------------------------------------
+
+    async def vouch(self, provider: LdapProvider, username: str, source: Source) -> Decision:
+        """The decision about somebody whose certificate was verified; never remembered, never shared."""
+        certificates = self._certificates
+        if certificates is None:
+            return Rejected(RejectReason.UNSUPPORTED_METHOD, "certificates log in nobody here")
+        if self._is_stopped:
+            return Unavailable(UnavailableReason.NOT_READY, "the appliance is stopping")
+        revision = self._cache.revision
+        try:
+            async with asyncio.timeout(self._settings.deadline_s) as deadline:
+                decision = await certificates.vouch(provider, username, source)
+            if deadline.expired():
+                raise TimeoutError
+            if not isinstance(decision, Accepted | Rejected | Unavailable):
+                raise TypeError(f"the authority answered with {type(decision).__name__}")
+        except TimeoutError:
+            return Unavailable(UnavailableReason.BACKEND_TIMEOUT, "the backend did not answer in time")
+        except BackendError as exc:
+            return Unavailable(UnavailableReason.BACKEND_ERROR, str(exc))
+        except Exception as exc:
+            return self._bug(exc, "the authority failed")
+        if isinstance(decision, Accepted) and self._is_revoked(revision, decision, provider):
             self._raced += 1
             return self._too_busy("access rights changed during the login")
         return decision

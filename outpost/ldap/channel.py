@@ -11,6 +11,7 @@ from typing import Protocol, cast, final
 from outpost._fastber import AbandonRequest, BindRequest, Limits, Request, UnbindRequest
 from outpost.errors import LimitExceeded, ProtocolError, SequenceError
 from outpost.ldap import results
+from outpost.ldap.certificates import ClientCertificate
 from outpost.ldap.connection import Connection, notice, notice_of
 from outpost.ldap.observer import LdapObserver
 from outpost.ldap.operations.listing import EXAMINED, SLICE
@@ -38,6 +39,10 @@ class Host(Protocol):
     @property
     def context(self) -> ssl.SSLContext:
         """For handshakes."""
+        ...
+
+    def certificate(self, transport: asyncio.BaseTransport) -> ClientCertificate | None:
+        """The verified certificate of the client behind a transport, if it has shown one."""
         ...
 
     def gone(self, channel: Channel) -> None:
@@ -81,6 +86,7 @@ class Channel(asyncio.BufferedProtocol):
         """The transport is ready (TLS handshake done, for ldaps)."""
         there = self._transport = cast(asyncio.Transport, transport)
         there.set_write_buffer_limits(high=HIGH_WATER)
+        self.session.certificate = self._host.certificate(there)
         self._observer.connected(self._listener)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -352,7 +358,9 @@ class Channel(asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self._transport = transport
         self._is_reading = True
+        self.stalled_at = None
         self.session.is_secure = True
+        self.session.certificate = self._host.certificate(transport)
         self._connection.finish(request.message_id)
         self._turn()
 

@@ -103,6 +103,11 @@ class Providers:
             if not at:
                 return None
 
+    def domain(self, provider: LdapProvider) -> str:
+        """DNS domain of user principal names under a provider that is served, in lower case; empty for none."""
+        place = self._places.get(provider.pk)
+        return place.domain if place is not None else ""
+
     def of_base(self, dn: bytes) -> tuple[bytes, LdapProvider | None]:
         """The normal form of a DN as a client wrote it, and its provider. Raises DecodeError."""
         found = self._bases.get(dn)

@@ -16,16 +16,18 @@ from outpost._fastber import Limits
 from outpost.errors import DecodeError
 from outpost.identity import Publish, Revoked, Served
 from outpost.ldap import results
+from outpost.ldap.certificates import ClientCertificate
 from outpost.ldap.channel import Channel
 from outpost.ldap.directories import Directories
 from outpost.ldap.observer import LdapObserver
 from outpost.ldap.operations.bind import Gate, Sessions
+from outpost.ldap.operations.external import Voucher
 from outpost.ldap.operations.outcome import is_revoked
 from outpost.ldap.operations.password_modify import Changer
 from outpost.ldap.operations.search import SearchLimits
 from outpost.ldap.proxy import header
 from outpost.ldap.service import LdapService
-from outpost.ldap.tls import Certificates
+from outpost.ldap.tls import Certificates, TlsSettings
 
 ACCEPTS = 64
 """Connections taken in one turn of the loop."""
@@ -90,11 +92,15 @@ class LdapServer:
         *,
         sessions: Sessions | None = None,
         passwords: Changer | None = None,
+        voucher: Voucher | None = None,
+        tls: TlsSettings | None = None,
         limits: ServerLimits | None = None,
         search_limits: SearchLimits | None = None,
         trusted_proxies: Sequence[Network] = (),
         clock: Callable[[], float] = time.monotonic,
+        epoch: Callable[[], float] = time.time,
     ) -> None:
+        """Raises ConfigError for settings of TLS that cannot be used."""
         bounds = self._bounds = limits or ServerLimits()
         self.limits = _decoding(bounds, bounds.message_anonymous)
         self.bound_limits = _decoding(bounds, bounds.message)
@@ -110,10 +116,12 @@ class LdapServer:
             decoding=self.bound_limits,
             sessions=sessions,
             passwords=passwords,
+            voucher=voucher,
             clock=clock,
+            epoch=epoch,
         )
         self._directories = directories
-        self._certificates = Certificates()
+        self._certificates = Certificates(tls or TlsSettings(), can_vouch=voucher is not None)
         self._trusted = tuple(trusted_proxies)
         self._unsubscribe = gate.subscribe(self._revoked)
         self._sockets: list[tuple[socket.socket, str]] = []
@@ -129,6 +137,10 @@ class LdapServer:
     def context(self) -> ssl.SSLContext:
         """For handshakes; the certificate is chosen by name."""
         return self._certificates.context
+
+    def certificate(self, transport: asyncio.BaseTransport) -> ClientCertificate | None:
+        """The verified certificate of the client behind a transport, if it has shown one."""
+        return self._certificates.shown(transport.get_extra_info("ssl_object"))
 
     @property
     def open(self) -> int:

@@ -19,7 +19,8 @@ from outpost.identity import LdapProvider
 from outpost.ldap import controls, plain, results, rootdse
 from outpost.ldap.observer import LdapObserver
 from outpost.ldap.operations import compare, extended
-from outpost.ldap.operations.bind import CONFIDENTIALITY, Binder, Gate, Sessions
+from outpost.ldap.operations.bind import CONFIDENTIALITY, EXTERNAL, PLAIN, Binder, Gate, Sessions
+from outpost.ldap.operations.external import Voucher
 from outpost.ldap.operations.outcome import Later, Listing, Outcome, Session
 from outpost.ldap.operations.password_modify import Changer, PasswordModifier
 from outpost.ldap.operations.search import Searcher, SearchLimits
@@ -41,7 +42,9 @@ class LdapService:
         decoding: Limits,
         sessions: Sessions | None = None,
         passwords: Changer | None = None,
+        voucher: Voucher | None = None,
         clock: Callable[[], float],
+        epoch: Callable[[], float],
     ) -> None:
         self.providers = Providers(())
         self.can_start_tls = True
@@ -49,7 +52,8 @@ class LdapService:
         self._observer = observer
         self._decoding = decoding
         self._clock = clock
-        self._binder = Binder(gate, observer, sessions, self._mechanisms, clock)
+        self._can_vouch = voucher is not None
+        self._binder = Binder(gate, observer, sessions, self._mechanisms, clock, voucher, epoch)
         self._modifier = PasswordModifier(passwords, observer, self._binder.release)
         self._searcher = Searcher(library, observer, limits, decoding, self._root, clock)
 
@@ -111,8 +115,11 @@ class LdapService:
         return outcome
 
     def _mechanisms(self, session: Session) -> tuple[bytes, ...]:
-        """SASL mechanisms: PLAIN only where TLS hides the password."""
-        return (b"PLAIN",) if session.is_secure else ()
+        """SASL mechanisms: PLAIN only where TLS hides the password, EXTERNAL only for who has shown who he is."""
+        if not session.is_secure:
+            return ()
+        certificate = session.certificate
+        return (EXTERNAL, PLAIN) if self._can_vouch and certificate is not None and certificate.name else (PLAIN,)
 
     def _root(self, session: Session) -> plain.Attributes:
         return rootdse.attributes(

@@ -7,7 +7,10 @@ import hashlib
 import ipaddress
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import final
 
 from cryptography import x509
@@ -15,24 +18,79 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from outpost.errors import ConfigError
 from outpost.identity import CertificateKeyPair, Served
+from outpost.ldap.certificates import ClientCertificate, Part, read
 
 DEFAULT_NAME = "outpost default certificate"
 DEFAULT_DAYS = 825
 """How long the generated certificate is valid; the longest that all current TLS stacks take."""
 
 
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Certificates of clients."""
+
+    client_ca: Path | None = None
+    """PEM file: clients may show a certificate of these authorities, and log in with it (SASL EXTERNAL)."""
+    client_certificate_user: Part = "cn"
+    """What in it names the user: common name, mail address, or user principal name (in the provider's domain)."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Authorities whose client certificates are taken; certificates and revocation lists, PEM."""
+
+    bundle: bytes
+    has_lists: bool
+    """The lists decide, and a certificate of an authority without one is refused."""
+
+    def ask(self, context: ssl.SSLContext) -> None:
+        """Make a server context ask for certificates. Raises ssl.SSLError."""
+        context.verify_mode = ssl.CERT_OPTIONAL
+        # Each authority in the file is trusted for itself, whoever issued it.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if self.has_lists:
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        with _in_memory(self.bundle) as path:
+            context.load_verify_locations(path)
+
+
+def read_trust(path: Path) -> Trust:
+    """The authorities in a file. Raises ConfigError."""
+    try:
+        bundle = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", source=str(path), key="ldap.client_ca") from None
+    trust = Trust(bundle, b"-----BEGIN X509 CRL-----" in bundle)
+    try:
+        if not x509.load_pem_x509_certificates(bundle):
+            raise ValueError("no certificate")
+        trust.ask(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    except (ssl.SSLError, ValueError):
+        problem = "expected certificates of authorities, PEM"
+        raise ConfigError(problem, source=str(path), key="ldap.client_ca") from None
+    return trust
+
+
 @final
 class Certificates:
-    """The certificates of all providers. `context` stays the same object; handshakes begun later see what changed."""
+    """The certificates of all providers, and of clients; handshakes begun later see what changed.
 
-    def __init__(self) -> None:
-        self._default = _context(*_self_signed())
+    can_vouch: somebody logs in the holders of certificates.  Raises ConfigError for settings that cannot be used.
+    """
+
+    def __init__(self, settings: TlsSettings, *, can_vouch: bool = False) -> None:
+        self._settings = settings
+        self._can_vouch = can_vouch
+        self._trust = None if settings.client_ca is None else read_trust(settings.client_ca)
+        self._generated = _self_signed()
+        self._default = self._made_default()
         self._made: dict[bytes, tuple[ssl.SSLContext, frozenset[str]]] = {}
         self._by_server_name: dict[str, ssl.SSLContext] = {}
         self._by_subject: dict[str, ssl.SSLContext] = {}
         self._otherwise = self._default
-        self._default.sni_callback = self._choose
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -41,7 +99,7 @@ class Certificates:
 
     def serve(self, served: Served) -> tuple[str, ...]:
         """Use these certificates from the next handshake on; what an operator has to mend about them."""
-        flaws: list[str] = []
+        flaws = self._trust_flaws()
         made: dict[bytes, tuple[ssl.SSLContext, frozenset[str]]] = {}
         by_server_name: dict[str, ssl.SSLContext] = {}
         by_subject: dict[str, ssl.SSLContext] = {}
@@ -58,7 +116,7 @@ class Certificates:
             found = made.get(key) or self._made.get(key)
             if found is None:
                 try:
-                    found = (context_of(pair), subjects(pair.certificate_chain))
+                    found = (context_of(pair, self._trust), subjects(pair.certificate_chain))
                 except (ssl.SSLError, ValueError, OSError) as error:
                     flaws.append(f"provider {provider.name!r}: certificate {pair.name!r} cannot be used: {error}")
                     continue
@@ -72,6 +130,38 @@ class Certificates:
         self._by_server_name, self._by_subject = by_server_name, by_subject
         self._otherwise = next(iter(made.values()))[0] if len(made) == 1 else self._default
         return tuple(flaws)
+
+    def shown(self, there: ssl.SSLObject | None) -> ClientCertificate | None:
+        """The certificate that the client of a finished handshake has shown; None if it was not verified."""
+        # Without a request for them, the ssl module hands out certificates that nobody verified.
+        if there is None or there.context.verify_mode is ssl.CERT_NONE:
+            return None
+        der = there.getpeercert(binary_form=True)
+        return None if not der else read(der, self._settings.client_certificate_user)
+
+    def _made_default(self) -> ssl.SSLContext:
+        context = _context(*self._generated, self._trust)
+        context.sni_callback = self._choose
+        return context
+
+    def _trust_flaws(self) -> list[str]:
+        """Read the authorities of clients again; what an operator has to mend about them."""
+        if self._settings.client_ca is None:
+            return []
+        flaws: list[str] = []
+        try:
+            trust = read_trust(self._settings.client_ca)
+        except ConfigError as error:
+            flaws.append(f"the authorities of clients stay as they were read before: {error}")
+        else:
+            if trust != self._trust:
+                # Of a context nothing can be taken back, and its tickets would bring old sessions back.
+                self._trust = trust
+                self._made = {}
+                self._default = self._made_default()
+        if not self._can_vouch:
+            flaws.append("ldap.client_ca is set, but only users of a directory file log in with certificates")
+        return flaws
 
     def chosen(self, server_name: str | None) -> ssl.SSLContext:
         """By the provider's server name, then by a name in a certificate, then the only one, then the default."""
@@ -89,9 +179,9 @@ class Certificates:
         there.context = self.chosen(server_name)
 
 
-def context_of(pair: CertificateKeyPair) -> ssl.SSLContext:
+def context_of(pair: CertificateKeyPair, trust: Trust | None) -> ssl.SSLContext:
     """A server context with this certificate. Raises ssl.SSLError, ValueError or OSError; quotes no key."""
-    return _context(pair.certificate_chain, pair.private_key.reveal())
+    return _context(pair.certificate_chain, pair.private_key.reveal(), trust)
 
 
 def subjects(chain: bytes) -> frozenset[str]:
@@ -105,18 +195,26 @@ def subjects(chain: bytes) -> frozenset[str]:
     return frozenset(found + [str(address) for address in names.get_values_for_type(x509.IPAddress)])
 
 
-def _context(chain: bytes, key: bytes) -> ssl.SSLContext:
+def _context(chain: bytes, key: bytes, trust: Trust | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    # The ssl module reads keys from files only; this one is in memory and has no name in any file system.
+    with _in_memory(chain.rstrip() + b"\n" + key.strip() + b"\n") as path:
+        context.load_cert_chain(path, password=_no_password)
+    if trust is not None:
+        trust.ask(context)
+    return context
+
+
+@contextmanager
+def _in_memory(octets: bytes) -> Iterator[str]:
+    """A path of these octets: the ssl module reads files only, and this one has no name in any file system."""
     descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
     try:
-        os.write(descriptor, chain.rstrip() + b"\n" + key.strip() + b"\n")
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=_no_password)
+        os.write(descriptor, octets)
+        yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)
-    return context
 
 
 def _no_password() -> str:

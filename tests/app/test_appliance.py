@@ -13,6 +13,7 @@ import pytest_asyncio
 from outpost._fastradius import SharedSecret, encode_request, hide_user_password
 from outpost.app.appliance import Appliance
 from outpost.app.backend import Source as BackendSource
+from outpost.app.backend import build
 from outpost.config import settings
 from outpost.errors import ConfigError
 from outpost.identity import (
@@ -206,5 +207,21 @@ def test_a_broken_dictionary_of_the_operators_is_refused_before_serving(tmp_path
     log = LogWriter(null, is_json=True)
     with pytest.raises(ConfigError, match=r"acme:1: not a number: one"):
         Appliance(loaded, log, lambda *_: BackendSource(Scripted(print), str, is_connected=True, families=tuple))
+    log.stop()
+    os.close(null)
+
+
+async def test_only_a_directory_file_knows_who_has_a_certificate(tmp_path) -> None:
+    path = tmp_path / "directory.yaml"
+    path.write_text("version: 1\nentries: []\n")
+    null = os.open(os.devnull, os.O_WRONLY)
+    log = LogWriter(null, is_json=True)
+    for environ, knows in (
+        ({"OUTPOST_DIRECTORY": str(path)}, True),
+        ({"AUTHENTIK_HOST": "https://authentik.example.org", "AUTHENTIK_TOKEN": "token"}, False),
+    ):
+        source = build(settings.load(None, environ), log, lambda _: None, lambda _: None)
+        assert (source.certificates is not None) is knows
+        await source.backend.stop()
     log.stop()
     os.close(null)

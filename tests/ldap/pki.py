@@ -6,6 +6,7 @@ import ipaddress
 import os
 import ssl
 import tempfile
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -80,7 +81,10 @@ class Issuer:
     ) -> Pair:
         """A certificate. names: DNS names and IP addresses; cn, mail, upn: what names a user; days: validity."""
         commons = [cn] if isinstance(cn, str) else [*cn]
-        attributes = [x509.NameAttribute(NameOID.COMMON_NAME, one, _validate=False) for one in commons]
+        with warnings.catch_warnings():
+            # About names that others may issue all the same.
+            warnings.simplefilter("ignore")
+            attributes = [x509.NameAttribute(NameOID.COMMON_NAME, one, _validate=False) for one in commons]
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(
             x509.Name(attributes if subject is None else subject), self.pair.certificate.subject, key, days

@@ -33,6 +33,7 @@ from outpost.identity import (
 from outpost.ldap.directories import Directories
 from outpost.ldap.operations.search import SearchLimits
 from outpost.ldap.server import LdapServer, ServerLimits
+from outpost.ldap.tls import TlsSettings
 from tests.ldap import decode, encode
 
 BASE = "dc=ldap,dc=goauthentik,dc=io"
@@ -73,6 +74,23 @@ class Authority:
         self.asked: list[tuple[str, str]] = []
         self.script: dict[str, Decision | BaseException] = {}
         self.hold: asyncio.Event | None = None
+        self.vouched: list[tuple[int, str, str]] = []
+        self.vouching: dict[str, Decision | BaseException] = {}
+
+    async def vouch(self, provider: LdapProvider, username: str, source: Source) -> Decision:
+        """Knows the same people by name, and alice by her mail address."""
+        self.vouched.append((provider.pk, username, source.address))
+        if self.hold is not None:
+            await self.hold.wait()
+        scripted = self.vouching.get(username)
+        if isinstance(scripted, BaseException):
+            raise scripted
+        if scripted is not None:
+            return scripted
+        name = username.lower().removesuffix("@example.com")
+        if name not in PASSWORDS:
+            return Rejected(RejectReason.INVALID_CREDENTIALS, "no such user")
+        return Accepted(Identity([*PASSWORDS].index(name) + 1, name, name == "ldapservice"))
 
     async def authenticate(self, provider: Provider, username: str, secret: Secret, source: Source) -> Decision:
         self.asked.append((username, source.address))
@@ -295,11 +313,14 @@ async def bed(
     search_limits: SearchLimits | None = None,
     trusted: str = "",
     passwords: Passwords | None = None,
+    tls: TlsSettings | None = None,
+    can_vouch: bool = False,
     clock: Callable[[], float] | None = None,
+    epoch: Callable[[], float] | None = None,
 ) -> AsyncIterator[Bed]:
     authority, seen, sessions = Authority(), Recorder(), Sessions()
     roster = Roster(None if is_empty else directory or people())
-    gate = Gate(authority, passwords=passwords)
+    gate = Gate(authority, passwords=passwords, certificates=authority if can_vouch else None)
     gate.set_connected(True)
     directories = Directories(roster)
     server = LdapServer(
@@ -308,10 +329,12 @@ async def bed(
         seen,
         sessions=sessions,
         passwords=None if passwords is None else gate,
+        voucher=gate if can_vouch else None,
+        tls=tls,
         limits=limits,
         search_limits=search_limits,
         trusted_proxies=[ip_network(one) for one in trusted.split()],
-        **({"clock": clock} if clock else {}),
+        **{name: value for name, value in (("clock", clock), ("epoch", epoch)) if value},
     )
     sockets = []
     for _ in range(2):
@@ -324,7 +347,7 @@ async def bed(
     found = Bed(server, authority, roster, directories, gate, seen, sessions, served, *ports)
     try:
         flaws = await found.serve(served)
-        assert flaws == (), flaws
+        assert flaws == () or (tls is not None and not can_vouch), flaws
         yield found
     finally:
         for client in found.clients:

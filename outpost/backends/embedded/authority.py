@@ -189,6 +189,20 @@ class EmbeddedAuthority:
             return Rejected(RejectReason.CODE_INVALID, "wrong code, or one used before")
         return _admitted(serving, account, used_code=True)
 
+    async def vouch(self, provider: LdapProvider, username: str, source: Source) -> Decision:
+        """The decision about somebody who has proved to be `username`; no password, and no code, is asked."""
+        book = self._book()
+        if book is None:
+            return _not_ready()
+        serving = book.serving(provider)
+        if serving is None:
+            return _no_provider(provider)
+        account = book.account(username) if username.strip() else None
+        if account is None or account.is_active is not True:
+            detail = "no such user" if account is None else "the user is deactivated"
+            return Rejected(RejectReason.INVALID_CREDENTIALS, detail)
+        return _admitted(serving, account)
+
     # -- inside -----------------------------------------------------------------------------------
 
     def _app_password(self, account: Account | None, secret: Secret, slug: str) -> AppPassword | None:

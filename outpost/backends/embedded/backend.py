@@ -241,6 +241,10 @@ class EmbeddedBackend:
         self._log("info", f"the password of {name!r} was changed by {source.address}")
         return Changed()
 
+    async def vouch(self, provider: LdapProvider, username: str, source: Source) -> Decision:
+        """The decision about somebody whose certificate was verified."""
+        return await self._authority.vouch(provider, username, source)
+
     # -- people and what is served ----------------------------------------------------------------
 
     def current(self, provider: LdapProvider) -> People | None:

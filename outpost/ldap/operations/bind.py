@@ -19,13 +19,20 @@ from outpost.identity import (
     Source,
     Unavailable,
     UnavailableReason,
+    User,
 )
 from outpost.ldap import results
+from outpost.ldap.certificates import ClientCertificate
+from outpost.ldap.entries import Naming
 from outpost.ldap.observer import LdapObserver
+from outpost.ldap.operations import external
+from outpost.ldap.operations.external import Claim, NoClaimError, Voucher
 from outpost.ldap.operations.outcome import Later, Outcome, Session
 from outpost.ldap.providers import BindName, Providers
 
 SIMPLE: Final = 0x80
+PLAIN: Final = b"PLAIN"
+EXTERNAL: Final = b"EXTERNAL"
 
 _REFUSALS: Final = {
     RejectReason.ACCESS_DENIED: results.INSUFFICIENT_ACCESS_RIGHTS,
@@ -79,8 +86,12 @@ class Binder:
         sessions: Sessions | None,
         mechanisms: Callable[[Session], tuple[bytes, ...]],
         clock: Callable[[], float],
+        voucher: Voucher | None,
+        epoch: Callable[[], float],
     ) -> None:
         self._gate = gate
+        self._voucher = voucher
+        self._epoch = epoch
         self._observer = observer
         self._sessions = sessions
         self._mechanisms = mechanisms
@@ -119,8 +130,10 @@ class Binder:
     def _sasl(self, session: Session, request: BindRequest, providers: Providers, now: float) -> Outcome:
         """SASL PLAIN (RFC 4616) where TLS protects it."""
         mechanism = request.mechanism or b""
+        if mechanism == EXTERNAL and self._voucher is not None and session.certificate is not None:
+            return self._external(self._voucher, session.certificate, session, request, providers, now)
         if mechanism not in self._mechanisms(session):
-            if mechanism == b"PLAIN":
+            if mechanism == PLAIN:
                 return self._refuse(
                     session, request, request.name, now, results.CONFIDENTIALITY_REQUIRED, CONFIDENTIALITY
                 )
@@ -200,6 +213,45 @@ class Binder:
         now: float,
     ) -> bytes:
         decision = await self._gate.authenticate(provider, username, secret, source)
+        return self._settle(session, request, provider, name, decision, now)
+
+    def _external(
+        self,
+        voucher: Voucher,
+        certificate: ClientCertificate,
+        session: Session,
+        request: BindRequest,
+        providers: Providers,
+        now: float,
+    ) -> Outcome:
+        """The name in the request counts for nothing (RFC 4513 5.2); who is meant is in the certificate."""
+        authorization = request.credentials or b""
+        try:
+            # It was good when the connection began, or when the TLS session did that this one resumes.
+            if self._epoch() >= certificate.expires_at:
+                raise NoClaimError("the certificate has expired")
+            claimed = external.claim(certificate, authorization, providers)
+        except NoClaimError as error:
+            refusal = self._refuse(
+                *(session, request, authorization, now, results.INVALID_CREDENTIALS, b""),
+                RejectReason.CLIENT_CERTIFICATE,
+            )
+            self._observer.explained("", session.address, authorization, str(error))
+            return refusal
+        return Later(partial(self._vouch, voucher, session, request, claimed, authorization, now))
+
+    async def _vouch(
+        self, voucher: Voucher, session: Session, request: BindRequest, claimed: Claim, name: bytes, now: float
+    ) -> bytes:
+        provider = claimed.provider
+        decision = await voucher.vouch(provider, claimed.username, Source("ldap", session.address))
+        if isinstance(decision, Accepted):
+            identity = decision.identity
+            if claimed.fits(identity):
+                name = Naming(provider).of_user(User(identity.user_pk, identity.username))[0]
+            else:
+                detail = "the certificate's name means another user than the one it belongs to"
+                decision = Rejected(RejectReason.CLIENT_CERTIFICATE, detail)
         return self._settle(session, request, provider, name, decision, now)
 
     def _settle(

@@ -10,6 +10,7 @@ from typing import Protocol, final
 from outpost._fastber import Request
 from outpost.identity import Identity, LdapProvider, Revoked
 from outpost.ldap._snapshot import Search
+from outpost.ldap.certificates import ClientCertificate
 from outpost.ldap.controls import SortKey
 
 PAGED_LISTINGS = 8
@@ -87,7 +88,7 @@ class Session:
     __slots__ = (
         "address",
         "bind_dn",
-        "certificate_name",
+        "certificate",
         "identity",
         "is_changing_password",
         "is_secure",
@@ -98,8 +99,8 @@ class Session:
     def __init__(self, address: str, *, is_secure: bool) -> None:
         self.address = address
         self.is_secure = is_secure
-        self.certificate_name = ""
-        """The subject of a verified client certificate."""
+        self.certificate: ClientCertificate | None = None
+        """The client's, once TLS has verified it."""
         self.bind_dn = b""
         """As the client wrote it; empty while anonymous."""
         self.provider: LdapProvider | None = None
