@@ -21,6 +21,7 @@ questions or the entries, and why:
 - Values that RFC 4517 does not allow but that clients write: integers with leading zeros, telephone numbers with
   other signs than digits.  Undefined there; here they are what they mean.  `true` and `false` in small letters are
   what RFC 4517 3.3.3 allows, but slapd does not.
+- DNs with empty values in filters: no DN there, because such a value is no Directory String; here RFC 4514 decides.
 - Integers above 64 bits with rules for bits: there Undefined, here without any bits.
 - Pieces of substring filters that are nothing but spaces: at an edge they match everything here, as RFC 4518 2.6.1
   says.
@@ -39,6 +40,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
@@ -249,6 +251,8 @@ def comparable(kind: Kind, value: bytes) -> bool:
         return value.lower() in CLASSES
     if kind is Kind.TELEPHONE_NUMBER:
         return any(c in b"0123456789+" for c in value) and all(c in b"0123456789+()-/ " for c in value)
+    if kind is Kind.DN and re.search(rb"=\s*([,+]|\Z)", value):
+        return False
     if kind is Kind.INTEGER and normalise_value(kind, value) is not None:
         return normalise_value(kind, value) == value
     try:
