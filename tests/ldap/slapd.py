@@ -228,7 +228,8 @@ def running(place: Path, dictionary: Dictionary, bases: Iterable[Base]) -> Itera
         (place / f"db{n}").mkdir()
         config += ["database mdb", f'suffix "{base.suffix.replace(chr(92), chr(92) * 2)}"', f"directory {place}/db{n}"]
         config += ["lastmod off", "maxsize 67108864", "dbnosync", "limits * size=unlimited size.prtotal=unlimited"]
-        config += ["overlay sssvlv", "sssvlv-max 100000", "sssvlv-maxperconn 100000", "sssvlv-maxkeys 10"]
+        # sssvlv has room for so many on every connection that slapd could have.
+        config += ["overlay sssvlv", "sssvlv-max 128", "sssvlv-maxperconn 64", "sssvlv-maxkeys 10"]
     (place / "slapd.conf").write_text("\n".join(config) + "\n")
     for n, base in enumerate(listed):
         (place / f"{n}.ldif").write_bytes(dictionary.ldif(base.entries))
