@@ -68,7 +68,11 @@ class LdapService:
             return self._searcher.begin(session, request, self.providers, now)
         refusal = self._refusal(session, request)
         if isinstance(request, BindRequest):
-            return refusal or self._binder.begin(session, request, self.providers, now)
+            if refusal is not None:
+                # RFC 4513 4: whoever binds is anonymous until a Bind succeeds.
+                self._binder.release(session)
+                return refusal
+            return self._binder.begin(session, request, self.providers, now)
         if refusal is not None:
             return self._told(session, request, refusal, now)
         if isinstance(request, CompareRequest):

@@ -381,6 +381,16 @@ async def test_who_am_i() -> None:
         assert decode.result((await client.message()).content)[0] == 2
 
 
+async def test_a_bind_that_is_refused_for_its_controls_ends_the_session_before_it() -> None:
+    async with bed() as there:
+        client = await there.client("ldapservice")
+        assert await client.bind(SERVICE, "service-pw", controls=[encode.control("9.9.9", True)]) == 12
+        # RFC 4513 4: anonymous until a Bind succeeds.
+        assert (await client.search(BASE))[:2] == (50, [])
+        client.send(encode.extended(client.next_id, "1.3.6.1.4.1.4203.1.11.3"))
+        assert b"dn:" not in (await client.message()).content
+
+
 async def test_critical_controls_that_are_unknown_are_refused_everywhere() -> None:
     unknown = [encode.control("1.2.3.4", True)]
     harmless = [encode.control("1.2.3.4", False)]
