@@ -230,6 +230,8 @@ class Visit:
         self.ledger = Ledger()
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter
+        self.may_be_cut = False
+        """A session that ends during the handshake ends without a word."""
         self._held = b""
         self._next = 0
 
@@ -493,7 +495,7 @@ class Visit:
             assert self.reader.at_eof() or self.writer.is_closing(), "no handshake"
             self.storm.met["no handshake"] += 1
             return False
-        self.is_secure = True
+        self.is_secure = self.may_be_cut = True
         self.storm.met["handshake"] += 1
         return True
 
@@ -506,7 +508,7 @@ class Visit:
         """Until everything is answered, or the connection ends; nothing else may keep a client waiting."""
         while self.ledger.open - self.ledger.lost:
             if not await self._more():
-                assert self.ledger.is_over or self.ledger.is_noisy, "closed without an answer or a notice"
+                assert self.ledger.is_over or self.ledger.is_noisy or self.may_be_cut, "closed without a notice"
                 return
 
     async def leave(self) -> None:
@@ -527,6 +529,7 @@ class Visit:
         self._held += octets
         whole, self._held = cut(self._held)
         for message in decode.messages(whole):
+            self.may_be_cut = False
             self.ledger.told(message)
             self.storm.met["answers"] += 1
             self.storm.met["entries"] += message.tag == ENTRY
