@@ -94,7 +94,8 @@ async def serve(settings: Settings, opened: dict[str, list[socket.socket]], writ
         # What lives from here to the end need not be looked at by every collection.
         gc.collect()
         gc.freeze()
-        writer.put("info", LOGGER, "ready", {})
+        # Whether logins and searches can be answered yet is what /-/ready tells.
+        writer.put("info", LOGGER, "started", {})
         await stopped.wait()
         writer.put("info", LOGGER, "stopping", {})
     finally:

@@ -97,7 +97,9 @@ class Directories:
             self._log("error", f"directory of provider {provider.name!r} not built, the last one is kept: {error}")
         except Exception as exc:  # a bug in one entry must not take the directory that works away
             self._failed[pk] = source
-            self._log("error", f"directory of provider {provider.name!r} not built, the last one is kept: {exc!r}")
+            # The text of a foreign exception may quote somebody's attributes.
+            failed = type(exc).__name__
+            self._log("error", f"directory of provider {provider.name!r} not built, the last one is kept: {failed}")
         else:
             if pk in self._providers:
                 self._shelves[pk] = shelf

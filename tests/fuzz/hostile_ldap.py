@@ -527,7 +527,7 @@ class Visit:
     async def _more(self) -> bool:
         octets = await self.reader.read(1 << 16)
         self._held += octets
-        whole, self._held = cut(self._held)
+        whole, self._held = decode.cut(self._held)
         for message in decode.messages(whole):
             self.may_be_cut = False
             self.ledger.told(message)
@@ -535,22 +535,6 @@ class Visit:
             self.storm.met["entries"] += message.tag == ENTRY
             self.storm.met["let in"] += message.tag == BIND_RESPONSE and self.ledger.who is not None
         return bool(octets)
-
-
-def cut(data: bytes) -> tuple[bytes, bytes]:
-    """Whole messages, and what is left."""
-    at, size = 0, len(data)
-    while size - at >= 2:
-        length, start = data[at + 1], at + 2
-        if length & 0x80:
-            start += length & 0x7F
-            if start > size:
-                break
-            length = int.from_bytes(data[at + 2 : start], "big")
-        if start + length > size:
-            break
-        at = start + length
-    return data[:at], data[at:]
 
 
 def resident() -> int:

@@ -21,6 +21,22 @@ def elements(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += size
 
 
+def cut(data: bytes) -> tuple[bytes, bytes]:
+    """Whole messages, and what is left."""
+    at, size = 0, len(data)
+    while size - at >= 2:
+        length, start = data[at + 1], at + 2
+        if length & 0x80:
+            start += length & 0x7F
+            if start > size:
+                break
+            length = int.from_bytes(data[at + 2 : start], "big")
+        if start + length > size:
+            break
+        at = start + length
+    return data[:at], data[at:]
+
+
 @dataclass(frozen=True)
 class Message:
     message_id: int

@@ -313,7 +313,7 @@ class Asker:
         waiting = set(ids)
         async with asyncio.timeout(30):
             while waiting:
-                whole, self._held = cut(self._held)
+                whole, self._held = decode.cut(self._held)
                 for message in decode.messages(whole):
                     found[message.message_id].append(message)
                     if message.tag == last:
@@ -372,22 +372,6 @@ class Asker:
                 *([encode.control(ASSERTION, True, question.assertion)] if question.assertion else []),
             ),
         )
-
-
-def cut(data: bytes) -> tuple[bytes, bytes]:
-    """Whole messages, and what is left."""
-    at, size = 0, len(data)
-    while size - at >= 2:
-        length, start = data[at + 1], at + 2
-        if length & 0x80:
-            start += length & 0x7F
-            if start > size:
-                break
-            length = int.from_bytes(data[at + 2 : start], "big")
-        if start + length > size:
-            break
-        at = start + length
-    return data[:at], data[at:]
 
 
 def answer(messages: list[decode.Message]) -> tuple[Answer, bytes]:

@@ -81,8 +81,8 @@ class Appliance:
 
     def wait_until_listening(self) -> None:
         while True:
-            line = self.event(r"^listening$|^ready$")
-            if line["event"] == "ready":
+            line = self.event(r"^listening$|^started$")
+            if line["event"] == "started":
                 return
             self.ports[line["service"]] = int(line["address"].rpartition(":")[2])
 

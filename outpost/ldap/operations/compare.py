@@ -17,10 +17,10 @@ from outpost.ldap.providers import Providers
 from outpost.ldap.shelf import Library, Shelf
 
 DIAGNOSTICS: Final = {
-    16: b"the entry has no such attribute",
-    17: b"no such attribute type is known",
-    21: b"the assertion value does not fit the attribute's syntax",
-    32: b"no such entry",
+    results.NO_SUCH_ATTRIBUTE: b"the entry has no such attribute",
+    results.UNDEFINED_ATTRIBUTE_TYPE: b"no such attribute type is known",
+    results.INVALID_ATTRIBUTE_SYNTAX: b"the assertion value does not fit the attribute's syntax",
+    results.NO_SUCH_OBJECT: b"no such entry",
 }
 
 
