@@ -29,6 +29,7 @@ MAX_OCTETS: Final = 64 * 1024 * 1024
 """A file of 100,000 people takes half of this."""
 MAX_DEPTH: Final = 64
 """Values inside values; the parser recurses once for each."""
+TOO_DEEP: Final = f"values nest deeper than {MAX_DEPTH} levels"
 MAX_ALIASED: Final = 1_000_000
 """Values that aliases may stand for, over all of them; a handful of lines can ask for billions."""
 
@@ -55,7 +56,7 @@ class _LazyTags:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             mark = parent.start_mark if parent is not None else None
-            raise yaml.MarkedYAMLError(problem=f"values nest deeper than {MAX_DEPTH} levels", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem=TOO_DEEP, problem_mark=mark)
 
     def ascend_resolver(self) -> None:
         self._depth -= 1
@@ -119,6 +120,9 @@ def compose(octets: bytes, source: str, composer: Any = None) -> Node:
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         problem = " ".join(part for part in (exc.context, exc.problem) if part) or "no YAML"
+        if "maximum nesting depth" in problem:
+            # From 0.2.6 on, libyaml's scanner has a bound of its own, and reads ahead of the tree.
+            problem = TOO_DEEP
         raise ConfigError(problem, source=source, line=None if mark is None else mark.line + 1) from None
     except yaml.reader.ReaderError as exc:
         at = octets.count(b"\n", 0, exc.position) + 1
