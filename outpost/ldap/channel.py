@@ -163,8 +163,7 @@ class Channel(asyncio.BufferedProtocol):
     def drain(self) -> None:
         """Take no further requests; end as soon as what is in work is answered."""
         self._is_draining = True
-        if self.is_idle:
-            self.end("shutdown", results.UNAVAILABLE, "the server is shutting down")
+        self._drained()
 
     def abort(self, why: str) -> None:
         """Drop the connection with whatever waits to be sent."""
@@ -198,13 +197,17 @@ class Channel(asyncio.BufferedProtocol):
         self._write(out)
         if self._is_closing:
             return
-        if (self._is_deaf or self._is_draining) and self.is_idle:
-            if self._is_draining:
-                self.end("shutdown", results.UNAVAILABLE, "the server is shutting down")
-            else:
-                self._close(self._why)
-            return
-        self._balance()
+        if self._is_draining:
+            self._drained()
+        elif self._is_deaf and self.is_idle:
+            self._close(self._why)
+        if not self._is_closing:
+            self._balance()
+
+    def _drained(self) -> None:
+        """Say goodbye unless something is in work; what has not begun never will."""
+        if not self._connection.has_begun and self._upgrade is None:
+            self.end("shutdown", results.UNAVAILABLE, "the server is shutting down")
 
     def _serve(self, request: Request, out: list[bytes]) -> None:
         if isinstance(request, AbandonRequest):
@@ -368,7 +371,8 @@ class Channel(asyncio.BufferedProtocol):
 
     def _balance(self) -> None:
         """Read no more than can be worked on."""
-        wants = not (self._connection.is_blocked or self.stalled_at is not None) or self._inbox.pending() < UNREAD
+        must_wait = self._connection.is_blocked or self.stalled_at is not None or self._is_draining
+        wants = not must_wait or self._inbox.pending() < UNREAD
         if self._upgrade is not None or wants is self._is_reading or self._transport is None:
             return
         self._is_reading = wants

@@ -61,6 +61,11 @@ class Connection:
         return not self._running and self._held is None
 
     @property
+    def has_begun(self) -> bool:
+        """Something is in work; what waits is not."""
+        return bool(self._running)
+
+    @property
     def is_blocked(self) -> bool:
         """`next` would not take another request, however many octets came."""
         return self._exclusive or self._held is not None or len(self._running) >= self._outstanding

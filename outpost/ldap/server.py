@@ -128,6 +128,9 @@ class LdapServer:
         self._channels: set[Channel] = set()
         self._of_address: Counter[str] = Counter()
         self._arriving: set[asyncio.Task[None]] = set()
+        """Connections without a channel yet."""
+        self._handshakes: set[asyncio.Task[None]] = set()
+        """Those with one, which is not connected yet."""
         self._sweep: asyncio.TimerHandle | None = None
         self._retries: set[asyncio.TimerHandle] = set()
         self._emptied: asyncio.Event | None = None
@@ -186,9 +189,10 @@ class LdapServer:
         for handle in (self._sweep, *self._retries):
             if handle is not None:
                 handle.cancel()
-        for task in tuple(self._arriving):
+        unfinished = (*self._arriving, *self._handshakes)
+        for task in unfinished:
             task.cancel()
-        await asyncio.gather(*self._arriving, return_exceptions=True)
+        await asyncio.gather(*unfinished, return_exceptions=True)
         self._emptied = asyncio.Event()
         for channel in tuple(self._channels):
             channel.drain()
@@ -232,7 +236,11 @@ class LdapServer:
             there.setblocking(False)
             task = loop.create_task(self._arrive(there, address, listener))
             self._arriving.add(task)
-            task.add_done_callback(self._arriving.discard)
+            task.add_done_callback(self._arrived)
+
+    def _arrived(self, task: asyncio.Task[None]) -> None:
+        self._arriving.discard(task)
+        self._handshakes.discard(task)
 
     def _listen_again(self, sock: socket.socket, listener: str) -> None:
         self._retries = {one for one in self._retries if one.when() > asyncio.get_running_loop().time()}
@@ -256,6 +264,10 @@ class LdapServer:
             channel = Channel(self, address, listener)
             self._channels.add(channel)
             counted = ""
+            task = asyncio.current_task()
+            assert task is not None
+            self._arriving.discard(task)
+            self._handshakes.add(task)
             try:
                 await self._connect(there, channel, listener)
             except BaseException:

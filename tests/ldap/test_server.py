@@ -482,6 +482,24 @@ async def test_a_bug_costs_one_answer() -> None:
         assert (await client.search(BASE))[0] == 0
 
 
+async def test_a_connection_counts_once_during_its_handshake() -> None:
+    async with bed(limits=ServerLimits(connections=3)) as there:
+        silent = [await asyncio.open_connection("127.0.0.1", there.tls_port) for _ in range(2)]
+        while there.server.open < 2:
+            await asyncio.sleep(0.001)
+        third = await there.client()
+        assert (await third.search("", scope=0))[0] == 0
+        fourth = await there.client()
+        assert await fourth.is_closed()
+        assert there.seen.refused == ["too_many"]
+        for _, writer in silent:
+            writer.close()
+        while there.server.open > 1:
+            await asyncio.sleep(0.001)
+        again = await there.client(tls=trusting())
+        assert (await again.search("", scope=0))[0] == 0
+
+
 async def test_connections_are_limited() -> None:
     async with bed(limits=ServerLimits(connections=3, connections_of_address=2)) as there:
         clients = [await there.client() for _ in range(2)]
@@ -567,6 +585,45 @@ async def test_stopping_says_goodbye() -> None:
         assert decode.result((await busy.message()).content)[0] == 0, "what is in work is answered"
         assert dict(decode.elements((await busy.message()).content))[0x8A] == NOTICE
         await stopping
+
+
+async def test_stopping_does_not_wait_for_what_has_not_begun() -> None:
+    """A Bind waits for the search before it (RFC 4511 4.2.1): at a stop it is as good as not sent."""
+    async with bed(providers=[provider(search_mode=Mode.DIRECT)]) as there:
+        client = await there.client("ldapservice")
+        there.roster.hold = asyncio.Event()
+        client.send(encode.search(7, BASE, scope=0), encode.bind(8, ALICE, "alice-pw"))
+        while not there.roster.fetched:
+            await asyncio.sleep(0.001)
+        stopping = asyncio.ensure_future(there.server.stop(60.0))
+        await asyncio.sleep(0)
+        there.roster.hold.set()
+        async with asyncio.timeout(10):
+            entry, done, notice = [await client.message() for _ in range(3)]
+            await stopping
+        assert (entry.message_id, done.message_id) == (7, 7) and decode.result(done.content)[0] == 0
+        assert dict(decode.elements(notice.content))[0x8A] == NOTICE
+        assert await client.is_closed()
+        assert [name for name, _ in there.authority.asked] == ["ldapservice"]
+
+
+async def test_a_client_that_goes_on_asking_during_a_stop_is_still_answered() -> None:
+    limits = ServerLimits(message=100_000)
+    async with bed(providers=[provider(search_mode=Mode.DIRECT)], limits=limits) as there:
+        client = await there.client("ldapservice")
+        there.roster.hold = asyncio.Event()
+        client.send(encode.search(7, BASE, scope=0))
+        while not there.roster.fetched:
+            await asyncio.sleep(0.001)
+        stopping = asyncio.ensure_future(there.server.stop(60.0))
+        for _ in range(20):
+            client.send(encode.search(9, BASE, "(cn=x)", ["y" * 30_000]))
+            await asyncio.sleep(0.002)
+        there.roster.hold.set()
+        async with asyncio.timeout(10):
+            entry, done = [await client.message() for _ in range(2)]
+            await stopping
+        assert (entry.message_id, done.message_id) == (7, 7) and decode.result(done.content)[0] == 0
 
 
 async def test_a_message_id_in_use_ends_the_session() -> None:

@@ -56,7 +56,7 @@ def shown(client: Client) -> bytes:
 
 async def emptied(there: Bed, left: int = 0) -> None:
     async with asyncio.timeout(10):
-        while there.server.open > left or there.server._arriving:
+        while there.server.open > left or there.server._arriving or there.server._handshakes:
             await asyncio.sleep(0.001)
 
 

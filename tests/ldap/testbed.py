@@ -115,12 +115,15 @@ class Roster:
         self.people = people
         self.fetched: list[Wanted] = []
         self.is_down = False
+        self.hold: asyncio.Event | None = None
 
     def current(self, provider: LdapProvider) -> People | None:
         return self.people
 
     async def fetch(self, provider: LdapProvider, wanted: Wanted) -> People:
         self.fetched.append(wanted)
+        if self.hold is not None:
+            await self.hold.wait()
         if self.is_down or self.people is None:
             raise BackendUnavailable("down")
         return self.people
