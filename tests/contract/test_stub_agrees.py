@@ -19,7 +19,6 @@ UNPLAYED = {
     "48-remote-ip-events": "has no steps",
     "09-health": "asks endpoints that no outpost uses",
     "32-mfa-post-variants": "begins in the middle of a flow",
-    "08-misc-errors-and-permissions": "asks endpoints that no outpost uses",
     "06-crypto-keypair-as-radius-token": "2023 shows any outpost every private key; the stub does not",
     "06-crypto-keypair-as-enduser": "the same",
 }
@@ -30,6 +29,8 @@ UNPLAYED_STEPS = (
     "for_user=",
     "/ad8d568a-b528-44d1-99df-22734a158ed1/view_private_key/",  # 2023 shows any outpost every private key
 )
+ONLY_STEPS = {"08-misc-errors-and-permissions": "/core/tokens/"}
+"""The rest of these recordings asks endpoints that no outpost uses."""
 VOLATILE = {
     # Values that differ from request to request; their presence and type are compared all the same.
     "flow_info", "request_id", "token", "config_url", "last_used", "last_login", "error_reporting", "capabilities",
@@ -201,7 +202,7 @@ async def test_the_stub_answers_as_recorded(version: str, name: str, http: aioht
             if step.get("note", "").startswith("64 s after"):
                 for session in stub.executor.sessions.values():
                     session.expires_at = 0.0
-            if is_played(step):
+            if is_played(step) and ONLY_STEPS.get(name, "") in step["request"]["path"]:
                 label = f"{i} {step['request']['method']} {step['request']['path']}"
                 found += [f"{label}: {text}" for text in await replay.step(step, name)]
     assert not found, "\n".join(found)

@@ -120,6 +120,10 @@ def laboratory(version: str) -> Stub:
         outpost = Outpost(raw["name"], service, token(step), list(raw["providers"]), raw["pk"], raw=raw)
         stub.outposts[outpost.token] = outpost
         outpost.account = stub.user_named(f"ak-outpost-{outpost.pk.replace('-', '')}")
+        for step in recording(version, "08-misc-errors-and-permissions")["steps"]:
+            for shown in step["response"]["body"]["results"] if "/core/tokens/" in step["request"]["path"] else ():
+                if outpost.pk in shown["identifier"]:
+                    outpost.token_pk = shown["pk"]
         for shown in bodies(version, f"{number}-outposts-{service}")[0]["results"]:
             flow = shown["bind_flow_slug" if service == "ldap" else "auth_flow_slug"]
             app = shown["application_slug"]

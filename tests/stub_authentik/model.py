@@ -71,6 +71,8 @@ class User:
     last_updated: str = field(default_factory=now_text)
     password_change_date: str = field(default_factory=now_text)
     app_passwords: set[str] = field(default_factory=set)
+    app_password_ends: dict[str, str] = field(default_factory=dict)
+    """When those expire that do; the stub goes on listing them, as newer servers do for a while."""
     devices: tuple[str, ...] = ()
     """Device classes in order: `static`, `totp`, `duo`, `webauthn`, …"""
     codes: set[str] = field(default_factory=set)
@@ -130,6 +132,7 @@ class Outpost:
     log_level: str = "info"
     managed: str | None = None
     account: User | None = None
+    token_pk: str = field(default_factory=lambda: str(uuid.uuid4()))
     raw: dict[str, Any] | None = None
     """A recorded record to show instead of a made one."""
 

@@ -57,6 +57,7 @@ class Rest:
             web.get(f"{api}/core/applications/{{slug}}/check_access/", self._guard(self.app_access, anonymous=True)),
             web.get(f"{api}/core/tenants/current/", self._guard(self.tenant, anonymous=True)),
             web.get(f"{api}/core/brands/current/", self._guard(self.brand, anonymous=True)),
+            web.get(f"{api}/core/tokens/", self._guard(self.tokens)),
             web.get(f"{api}/core/users/", self._guard(self.users)),
             web.get(f"{api}/core/users/me/", self._guard(self.me)),
             web.get(f"{api}/core/users/{{pk:[0-9]+}}/", self._guard(self.one_user)),
@@ -230,14 +231,27 @@ class Rest:
 
     def me(self, request: web.Request, caller: Caller) -> web.Response:
         if isinstance(caller, Outpost):
-            account = caller.account or User(f"ak-outpost-{caller.pk}", type="internal_service_account")
-            return send(render.me(account, {}, self._stub.release))
+            return send(render.me(_account(caller), {}, self._stub.release))
         assert isinstance(caller, User)
         response = send(render.me(caller, self._stub.groups, self._stub.release))
         session = self._stub.executor.find(request)
         if session is not None:
             response.headers.add("Set-Cookie", self._stub.executor.cookie(session))
         return response
+
+    def tokens(self, request: web.Request, caller: Caller) -> web.Response:
+        """The caller's own."""
+        stub, found = self._stub, []
+        if isinstance(caller, Outpost):
+            account = _account(caller)
+            found = [render.token(caller, account, stub.user_json(account, with_groups=True), stub.release)]
+        elif caller is not None:
+            shown = stub.user_json(caller, with_groups=True)
+            ends = caller.app_password_ends
+            found = [render.app_password(caller, key, ends.get(key), shown) for key in sorted(caller.app_passwords)]
+        if request.query.get("intent"):
+            found = [one for one in found if one["intent"] == request.query["intent"]]
+        return self._paged(request, found)
 
     def users(self, request: web.Request, caller: Caller) -> web.Response:
         found = self._filter_users(request) if self._may_read(caller) else []
@@ -372,6 +386,10 @@ class Rest:
         shown = [show(one) for one in found[(number - 1) * size : number * size]]
         name = f"authentik_core.{model}" if model else ""
         return send(render.page(shown, number, size, len(found), self._stub.release, name))
+
+
+def _account(outpost: Outpost) -> User:
+    return outpost.account or User(f"ak-outpost-{outpost.pk}", type="internal_service_account")
 
 
 def _in_any(found: Iterable[User], groups: list[Group | None], request: web.Request) -> list[User]:

@@ -11,6 +11,7 @@ import random
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -65,7 +66,15 @@ class Answer:
     location: str
     is_json: bool
     date: str = ""
-    """The server's clock, as its header tells it: whole seconds, rounded down."""
+    """The server's clock, as its header tells it."""
+
+    @property
+    def made_at(self) -> float | None:
+        """The same in seconds since the epoch, whole ones, rounded down; None when the server does not tell."""
+        try:
+            return parsedate_to_datetime(self.date).timestamp()
+        except (ValueError, OverflowError):
+            return None
 
     def json(self, what: str) -> Any:
         """The decoded body. Raises BackendUnavailable."""

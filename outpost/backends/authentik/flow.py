@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
@@ -115,7 +114,7 @@ class Visitor:
                 headers["Referer"] = str(url)
         answer = await self.pool.request(method, url, headers, what, body=body, limit=MAX_FLOW_BODY)
         if self.arrived_at is None:
-            self.arrived_at = _moment(answer.date)
+            self.arrived_at = answer.made_at
         if answer.set_cookies:
             self.jar.receive(answer.set_cookies, time.time())
         return answer
@@ -281,13 +280,6 @@ class FlowRun:
         if self._url.scheme == "http" and answer.location.lower().startswith("https:"):
             return False
         return _target(answer.location) in self._targets
-
-
-def _moment(date: str) -> float | None:
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _target(location: str) -> str:

@@ -1,9 +1,9 @@
 """Finds users who changed soon after they did: the server sends no event for that.
 
 Once a second, while logins of ours are believed, the users changed last are listed (one small request, whatever the
-size of the directory), and some of those who are logged in are looked at again, in turn: their record, and whether
-their session may still use the application.  A server too old to tell when a password changed is asked about the
-login's own session instead, which dies with the password.
+size of the directory), and some of those who are logged in are looked at again, in turn: their record, whether their
+session may still use the application, and whether all their app passwords are still there.  A server too old to tell
+when a password changed is asked about the login's own session instead, which dies with the password.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Protocol
 
 from outpost.backends.authentik import people
 from outpost.backends.authentik.access import Access, Denied
+from outpost.backends.authentik.app_passwords import app_passwords
 from outpost.backends.authentik.client import Client, NotFound
 from outpost.backends.authentik.observer import Observer
 from outpost.backends.authentik.sessions import Kept, Sessions
@@ -37,7 +38,7 @@ FAILED_PAUSE_S = 5.0
 ROUND_S = 30.0
 """How long it should take until everybody was looked at again, as far as `LOOKS` lets it."""
 LOOKS = 4
-"""Users looked at again per step at most: each costs the server two requests."""
+"""Users looked at again per step at most: each costs the server two requests, three if he has app passwords."""
 FIRST_LOOKS = 8
 """Users looked at for the first time per step at most."""
 REQUEST_S = 5.0
@@ -55,6 +56,7 @@ class Reader(Protocol):
 
 @dataclass(slots=True)
 class _Watched:
+    username: str
     sessions: dict[str, None] = field(default_factory=dict)
     """Handles, those asked about longest ago first."""
     logged_in_at: float = 0.0
@@ -66,6 +68,8 @@ class _Watched:
     standing: tuple[object, ...] | None = None
     own_groups: frozenset[str] | None = None
     """As his sessions show them."""
+    app_passwords: frozenset[str] | None = None
+    """As his sessions show them; None: to be asked for, empty: there are none whose end would have to be seen."""
 
 
 class Watch:
@@ -102,7 +106,7 @@ class Watch:
         """A login was accepted. On the event loop."""
         if not self._interval_s:
             return
-        entry = self._watched.pop(identity.user_pk, None) or _Watched()
+        entry = self._watched.pop(identity.user_pk, None) or _Watched(identity.username)
         # At the front of the queue: until he was looked at once, a change cannot be told.
         self._watched[identity.user_pk] = entry
         self._watched.move_to_end(identity.user_pk, last=not entry.is_new)
@@ -111,6 +115,7 @@ class Watch:
             arrived_at = kept.visitor.arrived_at if kept is not None else None
             entry.logged_in_at = started_at - SKEW_S if arrived_at is None else arrived_at
         entry.until = asyncio.get_running_loop().time() + self._lease_s
+        entry.app_passwords = entry.app_passwords or None
         if identity.session:
             entry.sessions.pop(identity.session, None)
             entry.sessions[identity.session] = None
@@ -165,6 +170,7 @@ class Watch:
                 await self._ask_session(pk)
             if pk not in first:
                 await self._ask_access(pk)
+            await self._ask_app_passwords(pk)
             if pk in self._watched:
                 self._watched[pk].is_new = False
 
@@ -254,6 +260,22 @@ class Watch:
             return
         if isinstance(access, Denied) or not access.is_passing:
             self._revoke(pk, "may not use the application any more")
+
+    async def _ask_app_passwords(self, pk: int) -> None:
+        """Whether all that he had when he was looked at last are still there: nobody tells which of them he used."""
+        entry = self._watched.get(pk)
+        if entry is None or entry.app_passwords == frozenset():
+            return
+        kept = self._session(entry)
+        if kept is None:
+            return
+        async with _deadline("app passwords"):
+            found = await app_passwords(kept, pk, entry.username)
+        if self._sessions.is_own_ending(kept.handle):
+            return
+        known, entry.app_passwords = entry.app_passwords, found
+        if known is not None and not known <= found:
+            self._revoke(pk, "an app password was revoked or expired")
 
     def _session(self, entry: _Watched) -> Kept | None:
         """One of the user's sessions that are still kept, in turn."""

@@ -104,47 +104,64 @@ def change(stub: Stub, what: str) -> None:
             stub.deactivate(alice)
         case "group":
             stub.leave(alice, engineering)
+        case "app password":
+            alice.app_passwords.clear()
+
+
+def secret_for(stub: Stub, what: str) -> str:
+    """What alice logs in with."""
+    if what != "app password":
+        return "pw-alice"
+    stub.user_named("alice").app_passwords.add("app-password-of-alice")
+    return "app-password-of-alice"
+
+
+WHATS = ["password", "disabled", "group", "app password"]
 
 
 @pytest.mark.parametrize("release", RELEASES)
-@pytest.mark.parametrize("what", ["password", "disabled", "group"])
+@pytest.mark.parametrize("what", WHATS)
 async def test_an_old_login_dies_within_two_seconds(release: Release, what: str) -> None:
     async with restricted(release) as stub, door(stub, watch_interval_s=0.2) as front:
         await until(lambda: front.ears.connected == [True])
-        assert isinstance(await front.bind("alice", "pw-alice"), Accepted)
-        assert await front.remembered("alice", "pw-alice")
+        secret = secret_for(stub, what)
+        assert isinstance(await front.bind("alice", secret), Accepted)
+        assert await front.remembered("alice", secret)
         looked = "/api/v3/core/users/me/" if release.is_legacy else "/api/v3/core/users/N/"
+        if what == "app password":
+            looked = "/api/v3/core/tokens/"
         start = stub.counts[looked]
         await stub.until(lambda: stub.counts[looked] > start)
         change(stub, what)
         if what == "password":
             assert isinstance(await front.bind("alice", "pw-new"), Accepted)
         async with asyncio.timeout(2.0):
-            while await front.remembered("alice", "pw-alice"):
+            while await front.remembered("alice", secret):
                 await asyncio.sleep(0.02)
-        refused = await front.bind("alice", "pw-alice")
+        refused = await front.bind("alice", secret)
         assert isinstance(refused, Rejected)
         if what == "group":
             assert refused.reason is RejectReason.ACCESS_DENIED
 
 
-@pytest.mark.parametrize("what", ["password", "disabled", "group"])
+@pytest.mark.parametrize("what", WHATS)
 async def test_with_the_channel_cut_an_old_login_dies_within_its_bound(what: str) -> None:
     cache = CacheSettings(max_age_disconnected_s=30.0)
     async with restricted() as stub, door(stub, cache, watch_interval_s=0) as front:
         await until(lambda: front.ears.connected == [True])
-        assert isinstance(await front.bind("alice", "pw-alice"), Accepted)
+        secret = secret_for(stub, what)
+        assert isinstance(await front.bind("alice", secret), Accepted)
         stub.refuses_channel = True
         await stub.cut_channels()
         await until(lambda: front.ears.connected[-1] is False)
         change(stub, what)
         front.ahead += 30.0
-        assert isinstance(await front.bind("alice", "pw-alice"), Rejected)
+        assert isinstance(await front.bind("alice", secret), Rejected)
 
 
-async def test_a_revoked_app_password_dies_with_its_age() -> None:
+async def test_an_app_password_whose_end_nobody_shows_dies_with_its_age() -> None:
     cache = CacheSettings(max_age_s=300.0)
-    async with restricted() as stub, door(stub, cache) as front:
+    async with restricted() as stub, door(stub, cache, watch_interval_s=0) as front:
         await until(lambda: front.ears.connected == [True])
         alice = stub.user_named("alice")
         alice.app_passwords.add("app-password-of-alice")

@@ -176,6 +176,98 @@ async def test_many_are_looked_at_in_turn_and_boundedly() -> None:
         assert ears.revoked == []
 
 
+def with_app_passwords(stub: Stub, *keys: str) -> int:
+    """alice gets these, and nobody changed of late; her pk."""
+    alice = stub.user_named("alice")
+    alice.app_passwords.update(keys)
+    alice.password_change_date = "2020-01-01T00:00:00Z"
+    stub.changed()
+    return alice.pk
+
+
+TOKENS = "/api/v3/core/tokens/"
+
+
+@pytest.mark.parametrize("release", RELEASES)
+async def test_a_revoked_app_password_is_noticed(release: Release) -> None:
+    ears = Ears()
+    async with small(Stub(release)) as stub, running(stub, ears) as backend:
+        await ready(backend)
+        pk = with_app_passwords(stub, "for-mail", "for-vpn")
+        await accepted(backend, "alice", "for-mail")
+        await stub.until(lambda: stub.counts[TOKENS] >= 2)
+        assert ears.revoked == []
+        stub.user_named("alice").app_passwords.add("a-new-one")
+        asked = stub.counts[TOKENS]
+        await stub.until(lambda: stub.counts[TOKENS] >= asked + 2)
+        assert ears.revoked == []
+        stub.user_named("alice").app_passwords.remove("for-mail")
+        await until(lambda: Revoked(user_pk=pk) in ears.revoked, 2.0)
+
+
+async def test_an_app_password_that_expires_is_noticed_though_it_is_still_listed() -> None:
+    ears = Ears()
+    async with small() as stub, running(stub, ears) as backend:
+        await ready(backend)
+        pk = with_app_passwords(stub, "for-mail", "long-gone")
+        alice = stub.user_named("alice")
+        alice.app_password_ends |= {"for-mail": "2999-01-01T00:00:00Z", "long-gone": "2020-01-01T00:00:00Z"}
+        await accepted(backend, "alice", "for-mail")
+        await stub.until(lambda: stub.counts[TOKENS] >= 2)
+        assert ears.revoked == []
+        alice.app_password_ends["for-mail"] = datetime.now(UTC).isoformat()
+        await until(lambda: Revoked(user_pk=pk) in ears.revoked, 5.0)
+
+
+async def test_who_has_no_app_password_is_asked_about_them_once_per_login() -> None:
+    ears = Ears()
+    async with small() as stub, running(stub, ears) as backend:
+        await ready(backend)
+        pk = with_app_passwords(stub)
+        await accepted(backend, "alice", "pw-alice")
+        await watched(stub, pk, NEW)
+        await watched(stub, pk, NEW)
+        assert stub.counts[TOKENS] == 1
+        stub.user_named("alice").app_passwords.add("made-later")
+        await accepted(backend, "alice", "made-later")
+        await stub.until(lambda: stub.counts[TOKENS] >= 3)
+        stub.user_named("alice").app_passwords.clear()
+        await until(lambda: Revoked(user_pk=pk) in ears.revoked, 2.0)
+
+
+async def test_app_passwords_on_many_pages_are_all_seen() -> None:
+    ears = Ears()
+    stub = small()
+    stub.max_page_size = 4
+    async with stub, running(stub, ears) as backend:
+        await ready(backend)
+        pk = with_app_passwords(stub, *(f"key-{i}" for i in range(10)))
+        await accepted(backend, "alice", "key-1")
+        await stub.until(lambda: stub.counts[TOKENS] >= 6)
+        assert ears.revoked == []
+        stub.user_named("alice").app_passwords.remove("key-9")
+        await until(lambda: Revoked(user_pk=pk) in ears.revoked, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "is_over"), [("status", 500, False), ("html", 200, False), ("status", 403, True)]
+)
+async def test_what_the_list_of_app_passwords_answers(kind: str, status: int, is_over: bool) -> None:
+    """A server in trouble revokes nobody; one that shows nothing any more of what it showed does."""
+    ears = Ears()
+    async with small() as stub, running(stub, ears) as backend:
+        await ready(backend)
+        pk = with_app_passwords(stub, "for-mail")
+        await accepted(backend, "alice", "for-mail")
+        await stub.until(lambda: stub.counts[TOKENS] >= 2)
+        fault = stub.fail("/core/tokens/", kind, status=status)
+        await until(lambda: fault.hits >= (1 if is_over else 2), 10.0)
+        if is_over:
+            await until(lambda: Revoked(user_pk=pk) in ears.revoked, 2.0)
+        else:
+            assert ears.revoked == []
+
+
 async def test_a_deleted_user_is_noticed() -> None:
     ears = Ears()
     async with small() as stub, running(stub, ears, tokens=BOTH) as backend:
