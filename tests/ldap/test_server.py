@@ -595,8 +595,10 @@ async def test_stopping_does_not_wait_for_what_has_not_begun() -> None:
         client.send(encode.search(7, BASE, scope=0), encode.bind(8, ALICE, "alice-pw"))
         while not there.roster.fetched:
             await asyncio.sleep(0.001)
+        [channel] = there.server._channels
         stopping = asyncio.ensure_future(there.server.stop(60.0))
-        await asyncio.sleep(0)
+        while not channel._is_draining:
+            await asyncio.sleep(0)
         there.roster.hold.set()
         async with asyncio.timeout(10):
             entry, done, notice = [await client.message() for _ in range(3)]
@@ -615,7 +617,10 @@ async def test_a_client_that_goes_on_asking_during_a_stop_is_still_answered() ->
         client.send(encode.search(7, BASE, scope=0))
         while not there.roster.fetched:
             await asyncio.sleep(0.001)
+        [channel] = there.server._channels
         stopping = asyncio.ensure_future(there.server.stop(60.0))
+        while not channel._is_draining:
+            await asyncio.sleep(0)
         for _ in range(20):
             client.send(encode.search(9, BASE, "(cn=x)", ["y" * 30_000]))
             await asyncio.sleep(0.002)
