@@ -36,6 +36,7 @@ LADDER: list[set[str]] = [
         "radius._datagrams",
         "backends",
         "observe",
+        "processes",
     },
     {"config"},
     {"app"},

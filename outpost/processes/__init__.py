@@ -1,0 +1,1 @@
+"""Processes of ours and what passes between them."""
