@@ -11,8 +11,17 @@ ROOT = pathlib.Path(__file__).parent.parent / "outpost"
 LADDER: list[set[str]] = [
     {"errors"},
     {"identity", "passcode"},
-    {"_fastber", "_fastradius", "ldap.dn", "ldap.filter", "ldap.schema", "ldap.matching", "radius.dictionary"}
-    | {"ldap.sids"},
+    {
+        "_fastber",
+        "_fastradius",
+        "observe._lines",
+        "ldap.dn",
+        "ldap.filter",
+        "ldap.schema",
+        "ldap.matching",
+        "radius.dictionary",
+    }
+    | {"ldap.sids", "observe._lines"},
     {"ldap._arena", "ldap._snapshot", "ldap.arena", "ldap.entries", "ldap.results", "ldap.observer"}
     | {"ldap.controls", "ldap.plain", "ldap.proxy", "ldap.shelf", "ldap.certificates"}
     | {"radius.packet", "radius.crypto"}

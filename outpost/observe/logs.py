@@ -13,15 +13,15 @@ import select
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import orjson
 import structlog
 
+from outpost.observe._lines import Lines
 from outpost.observe.failures import describe, reason
 
 LEVELS: Final[Mapping[str, int]] = {"trace": 5, "debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -44,34 +44,39 @@ class LogWriter:
     """Takes lines from any thread, writes them from its own."""
 
     def __init__(self, descriptor: int, *, is_json: bool, level: str = "info", pending: int = PENDING) -> None:
-        self.threshold = LEVELS[level]
-        """Number of the least important level that is written; may be changed at any time."""
-        self.dropped = 0
-        """Lines that nobody will see."""
+        self._wake = threading.Event()
+        self.lines = Lines(pending, self._wake.set, LEVELS[level])
+        """What waits to be written; lines rendered in C come in here."""
+        self.is_json = is_json
+        """Lines are JSON objects, so that whoever renders them himself is welcome to."""
         self._descriptor = descriptor
         self._render = render_json if is_json else render_text
-        self._pending = pending
-        self._lines: deque[Line | bytes] = deque()
-        self._is_json = is_json
-        self._wake = threading.Event()
         self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
+    @property
+    def threshold(self) -> int:
+        """Number of the least important level that is written; may be changed at any time."""
+        return self.lines.threshold
+
+    @threshold.setter
+    def threshold(self, level: int) -> None:
+        self.lines.threshold = level
+
+    @property
+    def dropped(self) -> int:
+        """Lines that nobody will see."""
+        return self.lines.dropped
+
     def wants(self, level: str) -> bool:
         """Lines of this level are written."""
-        return LEVELS[level] >= self.threshold
+        return LEVELS[level] >= self.lines.threshold
 
     def put(self, level: str, logger: str, event: str, fields: Fields | Callable[[], dict[str, object]]) -> None:
         """Write this line soon; never blocks, never raises."""
-        if LEVELS[level] < self.threshold:
-            return
-        if len(self._lines) >= self._pending:
-            self.dropped += 1
-            return
-        self._lines.append((time.time(), level, logger, event, fields))
-        if not self._wake.is_set():
-            self._wake.set()
+        if LEVELS[level] >= self.lines.threshold:
+            self.lines.put((time.time(), level, logger, event, fields))
 
     def put_plain(self, line: dict[str, object]) -> None:
         """Write this line soon: complete but for its `timestamp` (None), of plain values, keys in alphabetic order.
@@ -79,24 +84,19 @@ class LogWriter:
         For lines by the thousand: rendering such a one at once costs less than keeping it for the thread. Whether
         its level is wanted is the caller's question. Never blocks, never raises.
         """
-        if len(self._lines) >= self._pending:
-            self.dropped += 1
-            return
-        if self._is_json:
+        if self.is_json:
             line["timestamp"] = _stamp(time.time())
             try:
-                self._lines.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+                self.lines.put(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
             except TypeError:  # a text that is none in UTF-8
                 self._put_apart(line)
         else:
             self._put_apart(line)
-        if not self._wake.is_set():
-            self._wake.set()
 
     def _put_apart(self, line: dict[str, object]) -> None:
         level, logger, event = (str(line.pop(name)) for name in ("level", "logger", "event"))
         del line["timestamp"]
-        self._lines.append((time.time(), level, logger, event, line))
+        self.lines.put((time.time(), level, logger, event, line))
 
     def bug(self, logger: str, what: str, error: BaseException) -> str:
         """Log a bug with its traceback; the identifier of the line, short enough to be told to a peer."""
@@ -124,16 +124,17 @@ class LogWriter:
                 return
 
     def _write(self) -> None:
-        while self._lines:
+        found: tuple[object, int] | None = (b"", 0)
+        while found is not None:
             batch, count = bytearray(), 0
-            while self._lines and len(batch) < BATCH:
-                line = self._lines.popleft()
-                batch += line if isinstance(line, bytes) else self._rendered(line)
-                count += 1
+            while len(batch) < BATCH and (found := self.lines.take()) is not None:
+                line, lines = found
+                batch += line if isinstance(line, bytes) else self._rendered(cast(Line, line))
+                count += lines
             try:
                 self._put_out(memoryview(batch))
             except OSError:
-                self.dropped += count
+                self.lines.drop(count)
 
     def _put_out(self, view: memoryview) -> None:
         """All of it, however long that takes. Raises OSError."""
