@@ -74,8 +74,10 @@ fuzz: $(VENV)/test.stamp  ## those of them that feed the decoders noise
 micro: $(VENV)/test.stamp  ## time decoders, encoders and search against other libraries
 	$(BIN)/pytest -q --benchmark-only bench/micro_*.py
 
-bench: $(VENV)/test.stamp  ## load the whole server, side by side with slapd and FreeRADIUS
-	$(BIN)/python -m bench.load_side_by_side
+# Written only once all of it has been measured. BENCH= shortens it: make bench BENCH="--seconds 1 --rounds 2".
+bench: $(VENV)/test.stamp  ## load the whole server in turn with slapd and FreeRADIUS; write bench/RESULTS.md (13 minutes)
+	@.ci/packages build bench || echo "Measured without them."
+	$(BIN)/python -m bench.load_side_by_side --write bench $(BENCH)
 
 wheel: $(BIN)/python  ## build dist/outpost-*.whl
 	$(PIP) wheel --no-deps --wheel-dir dist .

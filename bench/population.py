@@ -1,16 +1,23 @@
-"""One population for every server under the load: 10,000 users with `pass<n>`, 200 groups, 5 groups each.
+"""One population for every server under load: users with `pass<n>`, five groups each, and a service account.
 
-`blueprint()` is for us, `ldif()` for slapd, `radius_users()` for FreeRADIUS.  All say the same.
+`blueprint()` is for us, `ldif()` for slapd, `radius_users()` for FreeRADIUS.  All say the same, and `certificate()` is
+what all of them show.
 """
 
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import random
+import textwrap
 from collections.abc import Iterator
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from cryptography.x509.oid import NameOID
 
 BASE_DN = "dc=ldap,dc=goauthentik,dc=io"
 SECRET = "testing123"
@@ -33,8 +40,26 @@ def cheap_phc(password: str) -> str:
     return Argon2id(salt=salt, length=32, iterations=1, lanes=1, memory_cost=8).derive_phc_encoded(password.encode())
 
 
-def blueprint(users: int, groups: int) -> Iterator[str]:
-    """The population as an authentik blueprint, in pieces of text."""
+def certificate() -> tuple[str, str]:
+    """A certificate for localhost with a P-256 key, and that key, both PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=7))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    hidden = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return signed.public_bytes(serialization.Encoding.PEM).decode(), hidden.decode()
+
+
+def blueprint(users: int, groups: int, pair: tuple[str, str]) -> Iterator[str]:
+    """The population as an authentik blueprint, in pieces of text. `pair` is what `certificate` made."""
     yield "version: 1\nmetadata:\n  name: load\nentries:\n"
     for g in range(groups):
         yield (
@@ -53,9 +78,12 @@ def blueprint(users: int, groups: int) -> Iterator[str]:
             f"      name: User Number {u}\n      email: user{u}@example.org\n      password: {cheap_phc(f'pass{u}')}\n"
             f"      groups: [{', '.join(f'!KeyOf g{g}' for g in of)}]\n"
         )
+    chain, key = (textwrap.indent(text, 8 * " ") for text in pair)
     yield (
+        "  - model: authentik_crypto.certificatekeypair\n    id: pair\n    identifiers:\n      name: pair\n    attrs:\n"
+        f"      certificate_data: |\n{chain}      key_data: |\n{key}"
         "  - model: authentik_providers_ldap.ldapprovider\n    id: ldap\n    identifiers:\n      name: ldap\n"
-        f"    attrs:\n      base_dn: {BASE_DN}\n      search_group: !KeyOf searchers\n"
+        f"    attrs:\n      base_dn: {BASE_DN}\n      search_group: !KeyOf searchers\n      certificate: !KeyOf pair\n"
         "  - model: authentik_core.application\n    identifiers:\n      slug: ldap\n    attrs:\n"
         "      name: ldap\n      provider: !KeyOf ldap\n"
         "  - model: authentik_providers_radius.radiusprovider\n    id: radius\n    identifiers:\n      name: radius\n"
@@ -73,24 +101,28 @@ def ssha(password: str) -> str:
     return "{SSHA}" + base64.b64encode(digest + salt).decode()
 
 
+def _ldif_user(cn: str, given: str, surname: str, number: int) -> str:
+    return (
+        f"dn: cn={cn},ou=users,{BASE_DN}\nobjectClass: top\nobjectClass: person\n"
+        "objectClass: organizationalPerson\nobjectClass: inetOrgPerson\nobjectClass: posixAccount\n"
+        f"objectClass: user\ncn: {cn}\nuid: {cn}\nsn:{surname or ' ' + given}\ngivenName: {given}\n"
+        f"displayName: {given}{surname}\nsAMAccountName: {cn}\n"
+        f"uidNumber: {number}\ngidNumber: {number}\nhomeDirectory: /home/{cn}\n"
+    )
+
+
 def ldif(users: int, groups: int) -> Iterator[str]:
     """The population for slapadd, one entry at a time."""
     yield f"dn: {BASE_DN}\nobjectClass: dcObject\nobjectClass: organization\ndc: ldap\no: bench\n\n"
     for ou in ("users", "groups"):
         yield f"dn: ou={ou},{BASE_DN}\nobjectClass: organizationalUnit\nou: {ou}\n\n"
     yield (
-        f"dn: cn=ldapservice,ou=users,{BASE_DN}\nobjectClass: inetOrgPerson\ncn: ldapservice\nsn: Service\n"
-        f"userPassword: {ssha('service-pw')}\n\n"
+        _ldif_user("ldapservice", "Service", "", 2000 + users)
+        + f"mail: ldapservice@example.org\nuserPassword: {ssha('service-pw')}\n\n"
     )
     members: dict[int, list[int]] = {g: [] for g in range(groups)}
     for u, of in enumerate(memberships(users, groups)):
-        yield (
-            f"dn: cn=user{u},ou=users,{BASE_DN}\nobjectClass: top\nobjectClass: person\n"
-            "objectClass: organizationalPerson\nobjectClass: inetOrgPerson\nobjectClass: posixAccount\n"
-            f"objectClass: user\ncn: user{u}\nuid: user{u}\nsn: {u}\ngivenName: User Number\n"
-            f"displayName: User Number {u}\nmail: user{u}@example.org\nsAMAccountName: user{u}\n"
-            f"uidNumber: {2000 + u}\ngidNumber: {2000 + u}\nhomeDirectory: /home/user{u}\n"
-        )
+        yield _ldif_user(f"user{u}", "User Number", f" {u}", 2000 + u) + f"mail: user{u}@example.org\n"
         for g in of:
             members[g].append(u)
             yield f"memberOf: cn=group{g},ou=groups,{BASE_DN}\n"

@@ -10,11 +10,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import population
+from bench import generators, population
 
 SERVER_CPU, CLIENT_CPU = 0, 1
 START_S = 60.0
@@ -36,7 +36,6 @@ modulepath /usr/lib/ldap
 moduleload back_mdb
 moduleload memberof
 sizelimit unlimited
-threads 2
 loglevel none
 {tls}
 database mdb
@@ -44,7 +43,6 @@ suffix "{base}"
 directory {work}/db
 maxsize 1073741824
 index objectClass,cn,uid,mail,uidNumber,memberOf,member eq
-overlay memberof
 access to attrs=userPassword by anonymous auth by * none
 access to * by dn.exact="cn=ldapservice,ou=users,{base}" read by self read by anonymous auth by * none
 """
@@ -99,6 +97,11 @@ server default {{
       pap
     }}
   }}
+  post-auth {{
+    update reply {{
+      &Message-Authenticator := 0x00
+    }}
+  }}
 }}
 """
 
@@ -151,11 +154,20 @@ def _running(command: list[str], log: Path, **environment: str) -> Iterator[subp
                 process.wait()
 
 
+@dataclass(frozen=True)
+class Population:
+    """What every server is filled with: sizes, and the certificate and key (PEM) that they show."""
+
+    users: int
+    groups: int
+    pair: tuple[str, str]
+
+
 @contextlib.contextmanager
-def outpost(work: Path, users: int, groups: int) -> Iterator[Server]:
+def outpost(work: Path, people: Population) -> Iterator[Server]:
     """The appliance on its embedded directory, default settings, logging each request to a file."""
     directory = work / "directory.yaml"
-    directory.write_text("".join(population.blueprint(users, groups)))
+    directory.write_text("".join(population.blueprint(people.users, people.groups, people.pair)))
     ldap, ldaps, metrics = free_port(), free_port(), free_port()
     radius = free_port(socket.SOCK_DGRAM)
     environment = {
@@ -183,25 +195,20 @@ def _wait_until_ready(port: int) -> None:
 
 
 @contextlib.contextmanager
-def slapd(work: Path, users: int, groups: int) -> Iterator[Server]:
-    """OpenLDAP's slapd on the same data, two threads (its least), not logging."""
+def slapd(work: Path, people: Population) -> Iterator[Server]:
+    """OpenLDAP's slapd on the same data, indexed, with its default threads, not logging."""
     program = shutil.which("slapd", path="/usr/sbin:/usr/bin") or ""
     (work / "db").mkdir()
     (work / "ak.schema").write_text(SLAPD_SCHEMA)
-    subprocess.run(
-        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost "
-        f"-keyout {work}/key.pem -out {work}/cert.pem",
-        shell=True,
-        check=True,
-        capture_output=True,
-    )
+    for name, text in zip(("cert.pem", "key.pem"), people.pair, strict=True):
+        (work / name).write_text(text)
     tls = f"TLSCertificateFile {work}/cert.pem\nTLSCertificateKeyFile {work}/key.pem"
     conf = work / "slapd.conf"
     conf.write_text(SLAPD_CONF.format(work=work, base=population.BASE_DN, tls=tls))
-    text = work / "data.ldif"
-    text.write_text("".join(population.ldif(users, groups)))
+    data = work / "data.ldif"
+    data.write_text("".join(population.ldif(people.users, people.groups)))
     added = subprocess.run(
-        ["/usr/sbin/slapadd", "-q", "-f", str(conf), "-l", str(text)], check=False, capture_output=True, text=True
+        ["/usr/sbin/slapadd", "-q", "-f", str(conf), "-l", str(data)], check=False, capture_output=True, text=True
     )
     if added.returncode:
         raise RuntimeError(f"slapadd: {added.stderr[-500:]}")
@@ -213,13 +220,12 @@ def slapd(work: Path, users: int, groups: int) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def freeradius(work: Path, users: int, groups: int) -> Iterator[Server]:
-    """FreeRADIUS on the same users, one thread, logging each login to a file."""
-    del groups
+def freeradius(work: Path, people: Population) -> Iterator[Server]:
+    """FreeRADIUS on the same users, one thread, signing its answers and logging each login to a file."""
     (work / "log").mkdir()
     port = free_port(socket.SOCK_DGRAM)
     (work / "radiusd.conf").write_text(RADIUSD_CONF.format(work=work, secret=population.SECRET, port=port))
-    (work / "users").write_text("".join(population.radius_users(users)))
+    (work / "users").write_text("".join(population.radius_users(people.users)))
     with _running(["freeradius", "-f", "-d", str(work), "-n", "radiusd"], work / "radiusd.out") as process:
         time.sleep(2)
         if process.poll() is not None:
@@ -227,9 +233,35 @@ def freeradius(work: Path, users: int, groups: int) -> Iterator[Server]:
         yield Server("freeradius", process.pid, radius=port)
 
 
-PEERS = {"slapd": slapd, "freeradius": freeradius}
+@contextlib.contextmanager
+def nullldap(work: Path, people: Population) -> Iterator[Server]:
+    """The LDAP floor: canned answers."""
+    del people
+    port = free_port()
+    with _running([str(generators.BIN / "nullldap"), str(port)], work / "nullldap.out") as process:
+        _wait_for(port, process)
+        yield Server("nullldap", process.pid, ldap=port)
 
 
-def present(peer: str) -> bool:
-    """Whether the peer's program is installed."""
-    return shutil.which(peer, path="/usr/sbin:/usr/bin:/sbin") is not None
+@contextlib.contextmanager
+def nullrad(work: Path, people: Population) -> Iterator[Server]:
+    """The RADIUS floor: verifies and signs, knows nobody."""
+    del people
+    port = free_port(socket.SOCK_DGRAM)
+    with _running([str(generators.BIN / "nullrad"), str(port)], work / "nullrad.out") as process:
+        time.sleep(0.5)
+        yield Server("nullrad", process.pid, radius=port)
+
+
+STARTS: Mapping[str, Callable[[Path, Population], contextlib.AbstractContextManager[Server]]] = {
+    "outpost": outpost,
+    "slapd": slapd,
+    "freeradius": freeradius,
+    "nullldap": nullldap,
+    "nullrad": nullrad,
+}
+
+
+def present(name: str) -> bool:
+    """Whether the server can be started here: the peers' programs have to be installed, the others are ours."""
+    return name not in {"slapd", "freeradius"} or shutil.which(name, path="/usr/sbin:/usr/bin:/sbin") is not None
