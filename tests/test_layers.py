@@ -21,10 +21,10 @@ LADDER: list[set[str]] = [
         "ldap.matching",
         "radius.dictionary",
     }
-    | {"ldap.sids", "observe._lines"},
+    | {"ldap.sids", "observe._lines", "observe._rows"},
     {"ldap._arena", "ldap._snapshot", "ldap.arena", "ldap.entries", "ldap.results", "ldap.observer"}
     | {"ldap.controls", "ldap.plain", "ldap.proxy", "ldap.shelf", "ldap.certificates"}
-    | {"radius.packet", "radius.crypto"}
+    | {"radius.packet", "radius.crypto", "observe._ldap_lines"}
     | {"radius.observer", "radius.clients", "radius.attributes", "radius.bypass"},
     {
         "ldap.connection",

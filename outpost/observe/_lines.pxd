@@ -44,5 +44,6 @@ cdef class Lines:
     cdef void milliseconds(self, double seconds) noexcept                       # "1.5", three digits at most
     cdef void stamp(self, double at) noexcept                                   # RFC 3339, of seconds since the epoch
     cdef void end(self) noexcept                                                # adds the newline
+    cdef void cancel(self) noexcept                                             # instead of `end`: as if never begun
     cdef bint reserve(self, Py_ssize_t more) noexcept
     cdef int seal(self) except -1

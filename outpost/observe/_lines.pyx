@@ -191,6 +191,10 @@ cdef class Lines:
             self.awake = True
             self.wake()
 
+    cdef void cancel(self) noexcept:
+        self.writing = False
+        self.size = self.line
+
     # -- the queue ----------------------------------------------------------------------------------
 
     cdef int seal(self) except -1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import final
 
@@ -9,6 +10,7 @@ from prometheus_client.core import Metric
 
 from outpost._fastber import SearchRequest
 from outpost.ldap.filter import filter_text
+from outpost.observe._ldap_lines import LdapLines
 from outpost.observe.logs import LogWriter
 from outpost.observe.metrics import Requests, Tally, gauges
 
@@ -28,7 +30,7 @@ class LdapMeter:
     def __init__(self, log: LogWriter, outpost_name: Callable[[], str]) -> None:
         self._log = log
         self._outpost_name = outpost_name
-        self._requests = 0
+        self.lines = LdapLines(log.lines, self._search_apart, self._other_apart)
         self._open = {"ldap": 0, "ldaps": 0}
         self._answered = Requests()
         """By type, app, result code and reason."""
@@ -58,12 +60,10 @@ class LdapMeter:
         """Counts, and tells."""
         self._answered.count(("bind", app, result_code, reason), took_s)
         if self._log.wants("info"):
-            identifier = self._requests = self._requests + 1
-
-            def fields() -> dict[str, object]:
-                return _request(identifier, client, bind_dn, took_s, result_code, reason)
-
-            self._log.put("info", LOGGER, "Bind request", fields)
+            if self._log.is_json:
+                self.lines.bind(time.time(), client, bind_dn, took_s, result_code, reason)
+            else:
+                self._other_apart(self.lines.number(), time.time(), "", client, bind_dn, took_s, result_code, reason)
 
     def explained(self, app: str, client: str, bind_dn: bytes, detail: str) -> None:
         """Tells."""
@@ -81,32 +81,68 @@ class LdapMeter:
         reason: str,
         entries: int,
     ) -> None:
-        """Counts, and tells; the text of the filter is made by the thread that writes."""
+        """Counts, and tells."""
         self._answered.count(("search", app, result_code, reason), took_s)
         if self._log.wants("info"):
-            identifier = self._requests = self._requests + 1
-
-            def fields() -> dict[str, object]:
-                found = _request(identifier, client, bind_dn, took_s, result_code, reason)
-                found["attributes"] = [_text(name) for name in request.attributes]
-                found["baseDN"] = _text(request.base_object)
-                found["filter"] = filter_text(request.filter)
-                found["scope"] = SCOPES.get(request.scope) or str(request.scope)
-                found["entries"] = entries
-                return found
-
-            self._log.put("info", LOGGER, "Search request", fields)
+            if self._log.is_json:
+                self.lines.search(time.time(), client, bind_dn, request, took_s, result_code, reason, entries)
+            else:
+                self._search_apart(
+                    self.lines.number(), time.time(), client, bind_dn, request, took_s, result_code, reason, entries
+                )
 
     def operated(self, kind: str, app: str, client: str, bind_dn: bytes, took_s: float, result_code: int) -> None:
         """Counts, and tells."""
         self._answered.count((kind, app, result_code, ""), took_s)
         if self._log.wants("info"):
-            identifier = self._requests = self._requests + 1
+            if self._log.is_json:
+                self.lines.operation(time.time(), kind, client, bind_dn, took_s, result_code)
+            else:
+                self._other_apart(self.lines.number(), time.time(), kind, client, bind_dn, took_s, result_code, "")
 
-            def fields() -> dict[str, object]:
-                return {**_request(identifier, client, bind_dn, took_s, result_code, ""), "operation": kind}
+    def _search_apart(
+        self,
+        number: int,
+        at: float,
+        client: str,
+        bind_dn: bytes,
+        request: SearchRequest,
+        took_s: float,
+        result_code: int,
+        reason: str,
+        entries: int,
+    ) -> None:
+        """A line that is made by the thread that writes, the text of the filter included."""
 
-            self._log.put("info", LOGGER, "Request", fields)
+        def fields() -> dict[str, object]:
+            found = _request(number, client, bind_dn, took_s, result_code, reason)
+            found["attributes"] = [_text(name) for name in request.attributes]
+            found["baseDN"] = _text(request.base_object)
+            found["filter"] = filter_text(request.filter)
+            found["scope"] = SCOPES.get(request.scope) or str(request.scope)
+            found["entries"] = entries
+            return found
+
+        self._log.lines.put((at, "info", LOGGER, "Search request", fields))
+
+    def _other_apart(
+        self,
+        number: int,
+        at: float,
+        kind: str,
+        client: str,
+        bind_dn: bytes,
+        took_s: float,
+        result_code: int,
+        reason: str,
+    ) -> None:
+        """The same for what is no search. kind: empty for a Bind."""
+
+        def fields() -> dict[str, object]:
+            found = _request(number, client, bind_dn, took_s, result_code, reason)
+            return {**found, "operation": kind} if kind else found
+
+        self._log.lines.put((at, "info", LOGGER, "Request" if kind else "Bind request", fields))
 
     def failed(self, what: str, error: BaseException) -> str:
         """Tells, with the traceback."""

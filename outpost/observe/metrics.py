@@ -6,25 +6,19 @@ Label values come from closed sets and from the backend (application slugs), nev
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, final
+from typing import Any, final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-FIRST: Final = BUCKETS[0]
+from outpost.observe._rows import BUCKETS, Row
+
 Labels = tuple[str, ...]
 Key = tuple[Any, ...]
 LabelsOf = Callable[[Key], Labels | None]
-
-
-def _row() -> list[float]:
-    """One cell per bucket, one for longer ones, and the sum."""
-    return [0.0] * (len(BUCKETS) + 2)
 
 
 @final
@@ -41,15 +35,13 @@ class Histogram:
 
     def observe(self, labels: Labels, seconds: float) -> None:
         """Count one duration."""
-        row = self._rows.get(labels)
-        if row is None:
-            row = self._rows[labels] = _row()
-        row[bisect_left(BUCKETS, seconds)] += 1
-        row[-1] += seconds
+        one = Row()
+        one.observe(seconds)
+        self.add(labels, one.listed())
 
     def add(self, labels: Labels, row: Iterable[float]) -> None:
         """Count what another row counted: per bucket, longer ones, and the sum."""
-        before = self._rows.get(labels) or _row()
+        before = self._rows.get(labels) or Row().listed()
         self._rows[labels] = [a + b for a, b in zip(before, row, strict=True)]
 
     def family(self, more: Mapping[str, str]) -> Metric:
@@ -76,16 +68,18 @@ class Requests:
     __slots__ = ("_rows",)
 
     def __init__(self) -> None:
-        self._rows: dict[Key, list[float]] = {}
+        self._rows: dict[Key, Row] = {}
 
     def count(self, key: Key, seconds: float) -> None:
         """Count one request and how long it took."""
+        self.row(key).observe(seconds)
+
+    def row(self, key: Key) -> Row:
+        """What to count the requests of a key with, for whoever keeps it."""
         row = self._rows.get(key)
         if row is None:
-            row = self._rows[key] = _row()
-        # Nearly all requests are in the first bucket.
-        row[0 if seconds <= FIRST else bisect_left(BUCKETS, seconds)] += 1
-        row[-1] += seconds
+            row = self._rows[key] = Row()
+        return row
 
     def durations(self, name: str, help: str, labels: Labels, labels_of: LabelsOf, more: Mapping[str, str]) -> Metric:
         """A histogram of the durations, with the labels `more` in front."""
@@ -93,7 +87,7 @@ class Requests:
         for key, row in self._rows.items():
             values = labels_of(key)
             if values is not None:
-                folded.add(values, row)
+                folded.add(values, row.listed())
         return folded.family(more)
 
     def totals(self, name: str, help: str, labels: Labels, labels_of: LabelsOf, more: Mapping[str, str]) -> Metric:
@@ -102,7 +96,7 @@ class Requests:
         for key, row in self._rows.items():
             values = labels_of(key)
             if values is not None:
-                folded.add(values, int(sum(row[:-1])))
+                folded.add(values, int(sum(row.listed()[:-1])))
         return folded.family(more)
 
 
