@@ -48,6 +48,7 @@ LADDER: list[set[str]] = [
         "processes",
     },
     {"config"},
+    {"workers"},
     {"app"},
     {"cli"},
     {"__main__"},

@@ -8,38 +8,72 @@ backend ──decides──► gate ──► LDAP and RADIUS servers
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from typing import final
+from typing import Protocol, final
 
 from prometheus_client.core import Metric
 
 from outpost import __version__
 from outpost.app import backend as backends
 from outpost.app.http import HttpServer
+from outpost.app.servers import InProcess, Options, People, Servers
 from outpost.config.sections import ListenSettings
 from outpost.config.settings import Settings
 from outpost.credentials.cache import CacheSettings
 from outpost.credentials.gate import Gate, GateSettings
 from outpost.credentials.limiter import LimiterSettings
-from outpost.identity import Revoked
-from outpost.ldap.directories import Directories
+from outpost.identity import Revoked, Served
+from outpost.ldap.directories import Directories, shelved
 from outpost.ldap.operations.search import SearchLimits
-from outpost.ldap.server import LdapServer, ServerLimits
+from outpost.ldap.server import ServerLimits
 from outpost.ldap.tls import TlsSettings
-from outpost.observe.ldap import LdapMeter
 from outpost.observe.logs import LogWriter
 from outpost.observe.metrics import Exposition, gauges, totals
-from outpost.observe.radius import RadiusMeter
-from outpost.radius import dictionary
 from outpost.radius.dictionary import DictionarySettings
 from outpost.radius.exchange import Limits as ExchangeLimits
-from outpost.radius.server import RadiusServer
 
 LOGGER = "outpost"
 STOPPING = "stopping"
+Opened = Mapping[str, Sequence[socket.socket]]
+"""Sockets by service."""
+
+
+class Serving(Protocol):
+    """Who has the sockets of LDAP and RADIUS: this process, or its workers."""
+
+    def serve(self, served: Served) -> set[str]:
+        """Serve these from now on; what an operator has to mend about them."""
+        ...
+
+    async def start(self, opened: Sequence[Opened]) -> None:
+        """Serve these sockets, one mapping per process; they are closed by `stop`. Raises OutpostError."""
+        ...
+
+    async def stop(self, drain_s: float) -> None:
+        """Take nothing new, give what is in flight `drain_s` seconds; idempotent."""
+        ...
+
+    def readiness(self, service: str) -> str:
+        """Empty, or what is still to be done here."""
+        ...
+
+    async def count(self) -> None:
+        """Bring the figures up to date."""
+        ...
+
+    def families(self) -> Iterator[Metric]:
+        """What a scrape sees."""
+        ...
+
+    def counters(self) -> Mapping[str, int]:
+        """Totals to be added to those of the gate and the log."""
+        ...
+
+    def gauges(self) -> Mapping[str, int]:
+        """Sizes to be added to those of the gate."""
+        ...
 
 
 @final
@@ -58,41 +92,22 @@ class Appliance:
             self._backend, gate_settings(settings), passwords=source.passwords, certificates=source.certificates
         )
         self._gate.set_connected(self._source.is_connected)
-        self._ldap_meter = LdapMeter(log, lambda: self._source.outpost_name("ldap"))
-        self._directories = Directories(self._backend, lambda level, event: log.put(level, LOGGER, event, {}))
-        self._ldap = LdapServer(
-            self._gate,
-            self._directories,
-            self._ldap_meter,
-            sessions=self._source.sessions,
-            passwords=None if source.passwords is None else self._gate,
-            voucher=None if source.certificates is None else self._gate,
-            tls=settings.part(TlsSettings),
-            limits=settings.part(ServerLimits),
-            search_limits=settings.part(SearchLimits),
-            trusted_proxies=settings.part(ListenSettings).trusted_proxy_cidrs,
-        )
-        self._radius_meter = RadiusMeter(log, lambda: self._source.outpost_name("radius"))
-        self._radius = RadiusServer(
-            self._gate,
-            self._radius_meter,
-            is_ready=lambda: not self.readiness().get("radius"),
-            dictionary=dictionary.load(settings.part(DictionarySettings).dictionaries),
-            limits=settings.part(ExchangeLimits),
-        )
+        self._serving: Serving = self._in_process(settings)
         self._exposition = Exposition()
-        for families in (self._families, self._ldap_meter.families, self._radius_meter.families, self._source.families):
+        for families in (self._families, self._serving.families, self._source.families):
             self._exposition.add(families)
-        self._http = HttpServer(self.readiness, self._exposition.text)
+        self._http = HttpServer(self.readiness, self._scraped)
 
-    async def start(self, sockets: Mapping[str, Sequence[socket.socket]]) -> None:
-        """Begin to serve on these sockets, by service; they are closed by `stop`. Raises ConfigError."""
+    async def start(self, sockets: Opened, *further: Opened) -> None:
+        """Begin to serve on these sockets, by service, and on `further` ones of workers; they are closed by `stop`.
+
+        Raises OutpostError.
+        """
         await self._http.start(sockets["metrics"])
         await self._backend.start()
         self._backend.subscribe(self._changed)
         self._changed()
-        await self._ldap.start({name: sockets[name] for name in ("ldap", "ldaps")})
-        await self._radius.start(sockets["radius"])
+        await self._serving.start((sockets, *further))
 
     async def refresh(self) -> None:
         """Read everything again (SIGHUP); what fails is logged, and the old state kept."""
@@ -107,9 +122,7 @@ class Appliance:
     async def stop(self, drain_s: float) -> None:
         """Take nothing new, give what is in flight `drain_s` seconds, end everything; idempotent."""
         self._is_stopping = True
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._ldap.stop(drain_s))
-            group.create_task(self._radius.stop(drain_s))
+        await self._serving.stop(drain_s)
         await self._gate.stop()
         await self._backend.stop()
         await self._http.stop()
@@ -117,9 +130,27 @@ class Appliance:
     def readiness(self) -> Mapping[str, str]:
         """Per service an empty string when it is ready, else the reason why it is not."""
         states = dict(self._backend.readiness())
-        if not states.get("ldap", "absent"):
-            states["ldap"] = self._directories.readiness()
+        for service, reason in states.items():
+            states[service] = reason or self._serving.readiness(service)
         return dict.fromkeys(states, STOPPING) if self._is_stopping else states
+
+    def _in_process(self, settings: Settings) -> InProcess:
+        source, gate, log = self._source, self._gate, self._log
+        directories = Directories(self._backend, shelved, lambda level, event: log.put(level, LOGGER, event, {}))
+        servers = Servers(
+            server_options(settings),
+            gate,
+            directories,
+            log,
+            outpost_name=source.outpost_name,
+            is_ready=lambda: not self.readiness().get("radius"),
+            people=People(
+                source.sessions,
+                None if source.passwords is None else gate,
+                None if source.certificates is None else gate,
+            ),
+        )
+        return InProcess(servers, directories)
 
     # -- who hears of what ------------------------------------------------------------------------
 
@@ -131,8 +162,9 @@ class Appliance:
 
     def _changed(self) -> None:
         """People or catalog changed: hand the new ones to the servers, and tell once what an operator has to mend."""
-        served = self._backend.served()
-        flaws = {str(flaw) for flaw in (*self._ldap.serve(served), *self._radius.serve(served.radius))}
+        self._tell(self._serving.serve(self._backend.served()))
+
+    def _tell(self, flaws: set[str]) -> None:
         for flaw in sorted(flaws - self._told):
             self._log.put("warning", LOGGER, flaw, {})
         self._told = flaws
@@ -140,11 +172,17 @@ class Appliance:
     def _families(self) -> Iterator[Metric]:
         yield gauges("outpost_info", "What runs.", ("version",), [((__version__,), 1.0)])
         yield gauges("outpost_ready", "The service is ready.", ("service",), self._ready_rows())
-        yield from totals("outpost_credentials", "Credentials", self._gate.counters())
+        further, sizes = self._serving.counters(), self._serving.gauges()
+        counted = {name: value + further.get(name, 0) for name, value in self._gate.counters().items()}
+        yield from totals("outpost_credentials", "Credentials", counted)
         for name, value in self._gate.gauges().items():
             what = f"Credentials: {name.replace('_', ' ')} now."
-            yield gauges(f"outpost_credentials_{name}", what, (), [((), float(value))])
-        yield from totals("outpost_log", "Log lines", {"dropped": self._log.dropped})
+            yield gauges(f"outpost_credentials_{name}", what, (), [((), float(value + sizes.get(name, 0)))])
+        yield from totals("outpost_log", "Log lines", {"dropped": self._log.dropped + further.get("log_dropped", 0)})
+
+    async def _scraped(self) -> bytes:
+        await self._serving.count()
+        return self._exposition.text()
 
     def _ready_rows(self) -> Iterator[tuple[tuple[str, ...], float]]:
         for service, reason in self.readiness().items():
@@ -155,4 +193,16 @@ def gate_settings(settings: Settings) -> GateSettings:
     """The gate's settings, those of its parts in place."""
     return dataclasses.replace(
         settings.part(GateSettings), cache=settings.part(CacheSettings), limiter=settings.part(LimiterSettings)
+    )
+
+
+def server_options(settings: Settings) -> Options:
+    """What the servers are told."""
+    return Options(
+        settings.part(TlsSettings),
+        settings.part(ServerLimits),
+        settings.part(SearchLimits),
+        settings.part(DictionarySettings),
+        settings.part(ExchangeLimits),
+        settings.part(ListenSettings).trusted_proxy_cidrs,
     )

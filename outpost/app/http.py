@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import h11
@@ -40,7 +40,7 @@ class HttpServer:
     Prometheus text format.
     """
 
-    def __init__(self, readiness: Callable[[], Mapping[str, str]], exposition: Callable[[], bytes]) -> None:
+    def __init__(self, readiness: Callable[[], Mapping[str, str]], exposition: Callable[[], Awaitable[bytes]]) -> None:
         self._readiness = readiness
         self._exposition = exposition
         self._servers: list[asyncio.Server] = []
@@ -102,7 +102,8 @@ class HttpServer:
         assert request is not None
         # A stop waits for the answer that is being given and for no other.
         is_last = not self._servers
-        await self._send(connection, writer, self._answer(request), is_last=is_last, has_body=request.method != b"HEAD")
+        answer = await self._answer(request)
+        await self._send(connection, writer, answer, is_last=is_last, has_body=request.method != b"HEAD")
         return not is_last and connection.our_state is h11.DONE and connection.their_state is h11.DONE
 
     async def _send(
@@ -120,7 +121,7 @@ class HttpServer:
         async with asyncio.timeout(CLIENT_S):
             await writer.drain()
 
-    def _answer(self, request: h11.Request) -> Answer:
+    async def _answer(self, request: h11.Request) -> Answer:
         path = request.target.partition(b"?")[0].decode("ascii", "replace")
         if path == PING:
             return Answer(204)
@@ -129,7 +130,7 @@ class HttpServer:
         if path == READY:
             return self._ready()
         if path == METRICS:
-            return Answer(200, self._exposition(), METRICS_TYPE)
+            return Answer(200, await self._exposition(), METRICS_TYPE)
         return Answer(404)
 
     def _ready(self) -> Answer:

@@ -229,8 +229,9 @@ class CredentialsCache:
         revision: int,
         now: float,
         epoch: float,
+        until: float = NEVER,
     ) -> bool:
-        """Remember a login; False if it may not be remembered.
+        """Remember a login, not beyond `until`; False if it may not be remembered.
 
         asked_at, revision: clock and `revision` when the backend was asked.  A revocation since then that
         could concern this login, or a newer answer, wins.  A secret that is new for its user puts his other
@@ -247,11 +248,9 @@ class CredentialsCache:
         if before is not None:
             self._remove(key, before)
         else:
-            for other in others:
-                # Kept, but believed no more: verifying it again is then no news that would cast doubt in turn.
-                other.ends_at = min(other.ends_at, now)
-                other.offline_until = min(other.offline_until, now)
+            self.doubt(accepted.identity.user_pk, mark, now)
         entry = self._entry(accepted, address, asked_at, now, epoch)
+        entry.ends_at = min(entry.ends_at, until)
         entry.owner = (service, provider_pk)
         entry.mark = mark
         if now >= entry.ends_at or entry.cost > self.settings.max_bytes:
@@ -264,6 +263,19 @@ class CredentialsCache:
             self._by_session.add(accepted.identity.session, key)
         self._make_room(now)
         return key in self._entries
+
+    def doubt(self, user_pk: int, mark: bytes, now: float) -> None:
+        """The secret of this mark is new for its user: believe his other ones no more without asking."""
+        for key in self._by_user.get(user_pk):
+            entry = self._entries[key]
+            if entry.mark != mark:
+                # Kept, so that verifying it again is no news that would cast doubt in turn.
+                entry.ends_at = min(entry.ends_at, now)
+                entry.offline_until = min(entry.offline_until, now)
+
+    def find(self, key: bytes) -> Entry | None:
+        """What is remembered of a login, whether or not it may be believed."""
+        return self._entries.get(key)
 
     def discard(self, key: bytes) -> bool:
         """Forget one login, because the backend said no to it; True if it was known."""

@@ -140,6 +140,7 @@ class Gate:
     """Authority, credentials cache and revocation hub. Everything runs on one event loop.
 
     passwords: who changes them, None where nobody can; certificates: who logs in their holders, None likewise;
+    hash_key: of the cache, where other processes' caches have the same;
     clock: monotonic seconds; epoch: seconds since the epoch; random: octets from a safe source.
     """
 
@@ -150,6 +151,7 @@ class Gate:
         *,
         passwords: Passwords | None = None,
         certificates: CertificateAuthority | None = None,
+        hash_key: bytes | None = None,
         clock: Callable[[], float] = time.monotonic,
         epoch: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -162,7 +164,7 @@ class Gate:
         self._clock = clock
         self._epoch = epoch
         self._sleep = sleep
-        self._cache = CredentialsCache(settings.cache, random(32))
+        self._cache = CredentialsCache(settings.cache, random(32) if hash_key is None else hash_key)
         self._limiter = Limiter(settings.limiter, random(32))
         self._damper = Damper(settings.limiter)
         self._slots = asyncio.Semaphore(settings.concurrency)
@@ -171,6 +173,7 @@ class Gate:
         self._tasks: set[asyncio.Task[Decision]] = set()
         self._changes: set[asyncio.Task[PasswordDecision]] = set()
         self._subscribers: list[Publish] = []
+        self._refusals: list[Callable[[bytes], None]] = []
         self._is_stopped = False
         self._log = structlog.get_logger("outpost.credentials")
         self._decided_at = NEVER
@@ -184,7 +187,7 @@ class Gate:
 
         Hits only: None says nothing about the credentials.
         """
-        if not secret or not self._is_cached(provider):
+        if not secret or not is_cached(provider, self._settings):
             return None
         cache = self._cache
         service = "radius" if type(provider) is RadiusProvider else "ldap"
@@ -208,9 +211,9 @@ class Gate:
         if not octets:
             # RFC 4513 5.1.2: an empty password proves nothing, whatever a directory makes of it.
             return Rejected(RejectReason.EMPTY_PASSWORD, "the password is empty")
-        service, is_cached = service_of(provider), self._is_cached(provider)
+        service, cached = service_of(provider), is_cached(provider, self._settings)
         key = self._cache.key(service, provider.pk, username, octets)
-        if is_cached:
+        if cached:
             now = self._clock()
             entry = self._cache.get(key, now, source.address)
             if entry is not None:
@@ -218,7 +221,7 @@ class Gate:
                     self._refresh(entry, key, provider=provider, username=username, secret=secret, source=source)
                 return entry.accepted
         attempt = self._limiter.attempt(service, username, source.address)
-        login = _Login(provider, username, secret, source, key, attempt, is_cached)
+        login = _Login(provider, username, secret, source, key, attempt, cached)
         for _ in range(ROUNDS):
             flight = self._join(login)
             if flight is None:
@@ -387,6 +390,21 @@ class Gate:
 
         return unsubscribe
 
+    def subscribe_refusals(self, on_refused: Callable[[bytes], None]) -> None:
+        """Call `on_refused` with the cache's key of each login that the authority did not accept."""
+        self._refusals.append(on_refused)
+
+    def remembered(self, provider: Provider, username: str, secret: Secret) -> Entry | None:
+        """What the cache knows of a login, whether or not it may be believed."""
+        if not is_cached(provider, self._settings):
+            return None
+        return self._cache.find(self._cache.key(service_of(provider), provider.pk, username, secret.reveal()))
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether revocations arrive."""
+        return self._cache.is_connected
+
     def set_connected(self, connected: bool) -> None:
         """Whether the backend would learn of a revocation at once. Until this is called it is taken for deaf.
 
@@ -438,11 +456,6 @@ class Gate:
         }
 
     # -- inside ---------------------------------------------------------------------------------------
-
-    def _is_cached(self, provider: Provider) -> bool:
-        if type(provider) is LdapProvider:
-            return provider.bind_mode is Mode.CACHED
-        return self._settings.cache_radius
 
     def _refresh(
         self, entry: Entry, key: bytes, *, provider: Provider, username: str, secret: Secret, source: Source
@@ -599,20 +612,25 @@ class Gate:
                     epoch=self._epoch(),
                 )
         elif isinstance(decision, Rejected):
-            cache.discard(login.key)
+            self._refused(login.key)
             if decision.reason is not RejectReason.THROTTLED:
                 is_new = self._damper.refused(login.key, now)
                 # The same code is a new guess every 30 seconds.
                 if decision.reason in GUESSES and (is_new or decision.reason is RejectReason.CODE_INVALID):
                     self._limiter.failed(login.attempt, now)
         elif isinstance(decision, Challenge):
-            cache.discard(login.key)
+            self._refused(login.key)
         elif decision.reason in UNREACHABLE and login.is_cached:
             accepted = cache.offline(login.key, now)
             if accepted is not None:
                 self._offline += 1
                 return accepted
         return decision
+
+    def _refused(self, key: bytes) -> None:
+        self._cache.discard(key)
+        for subscriber in self._refusals:
+            subscriber(key)
 
     def _is_revoked(self, revision: int, accepted: Accepted, provider: Provider) -> bool:
         return self._cache.revoked_since(revision, accepted, service_of(provider), provider.pk)
@@ -650,3 +668,10 @@ class Gate:
 def service_of(provider: Provider) -> str:
     """`ldap` or `radius`."""
     return "radius" if isinstance(provider, RadiusProvider) else "ldap"
+
+
+def is_cached(provider: Provider, settings: GateSettings) -> bool:
+    """Whether logins at this provider are remembered."""
+    if type(provider) is LdapProvider:
+        return provider.bind_mode is Mode.CACHED
+    return settings.cache_radius

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import final
+from typing import Generic, TypeVar, final
 
 from outpost.errors import BackendError, OutpostError
 from outpost.identity import LdapProvider, Mode, People, Roster, Wanted
@@ -15,6 +15,9 @@ from outpost.ldap.shelf import Shelf
 LOOKUPS = 16
 """Fresh directories compiled at a time."""
 
+B = TypeVar("B")
+"""What a compiled directory is kept as; `Shelf` where it is searched."""
+
 Log = Callable[[str, str], None]
 """Takes level and event."""
 
@@ -23,15 +26,36 @@ def _silence(level: str, event: str) -> None:
     """Nobody listens."""
 
 
-@final
-class Directories:
-    """Implements `outpost.ldap.shelf.Library`. Everything but compiling runs on one event loop."""
+def shelved(arena: bytes) -> Shelf:
+    """A compiled directory to be searched. Raises DecodeError for what is none."""
+    return Shelf(Snapshot(arena))
 
-    def __init__(self, roster: Roster, log: Log = _silence) -> None:
+
+def _nobody_asked(provider: LdapProvider) -> None:
+    """Nobody waits for directories."""
+
+
+@final
+class Directories(Generic[B]):
+    """Implements `outpost.ldap.shelf.Library`, where the directories are shelves.
+
+    Everything but compiling runs on one event loop.  keep: from an arena to what is kept of it, called off the loop;
+    built: called when a provider's directory is a new one.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        keep: Callable[[bytes], B],
+        log: Log = _silence,
+        built: Callable[[LdapProvider], None] = _nobody_asked,
+    ) -> None:
         self._roster = roster
+        self._keep = keep
         self._log = log
+        self._tell_built = built
         self._providers: dict[int, LdapProvider] = {}
-        self._shelves: dict[int, Shelf] = {}
+        self._shelves: dict[int, B] = {}
         self._built: dict[int, tuple[int, LdapProvider]] = {}
         """What each shelf was built from: generation of the people, and the provider."""
         self._failed: dict[int, tuple[int, LdapProvider]] = {}
@@ -47,15 +71,15 @@ class Directories:
         for pk in self._providers:
             self._build(pk)
 
-    def shelf(self, provider: LdapProvider) -> Shelf | None:
+    def shelf(self, provider: LdapProvider) -> B | None:
         """The last complete directory of a provider, or None before the first."""
         return self._shelves.get(provider.pk)
 
-    async def fetch(self, provider: LdapProvider, wanted: Wanted) -> Shelf:
+    async def fetch(self, provider: LdapProvider, wanted: Wanted) -> B:
         """A fresh directory of at least `wanted`. Raises BackendError."""
         async with self._lookups:
             people = await self._roster.fetch(provider, wanted)
-            return Shelf(await _compiled(people, provider))
+            return await self._compiled(people, provider)
 
     def readiness(self) -> str:
         """Empty, or what is still to be done before searches can be answered."""
@@ -91,7 +115,7 @@ class Directories:
     async def _built_from(self, pk: int, people: People, provider: LdapProvider) -> None:
         source = (people.generation, provider)
         try:
-            shelf = Shelf(await _compiled(people, provider))
+            shelf = await self._compiled(people, provider)
         except OutpostError as error:
             self._failed[pk] = source
             self._log("error", f"directory of provider {provider.name!r} not built, the last one is kept: {error}")
@@ -105,15 +129,15 @@ class Directories:
                 self._shelves[pk] = shelf
                 self._built[pk] = source
                 self._failed.pop(pk, None)
+                self._tell_built(provider)
         finally:
             del self._builds[pk]
         if pk in self._providers:
             self._build(pk)
 
-
-async def _compiled(people: People, provider: LdapProvider) -> Snapshot:
-    """Raises ConfigError or BackendError."""
-    try:
-        return await asyncio.to_thread(lambda: Snapshot(compile_people(people, provider)))
-    except MemoryError:
-        raise BackendError("no memory for the directory") from None
+    async def _compiled(self, people: People, provider: LdapProvider) -> B:
+        """Raises ConfigError or BackendError."""
+        try:
+            return await asyncio.to_thread(lambda: self._keep(compile_people(people, provider)))
+        except MemoryError:
+            raise BackendError("no memory for the directory") from None

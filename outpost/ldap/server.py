@@ -8,17 +8,16 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, final
 
 from outpost._fastber import Limits
 from outpost.errors import DecodeError
-from outpost.identity import Publish, Revoked, Served
+from outpost.identity import LdapProvider, Publish, Revoked, Served
 from outpost.ldap import results
 from outpost.ldap.certificates import ClientCertificate
 from outpost.ldap.channel import Channel
-from outpost.ldap.directories import Directories
 from outpost.ldap.observer import LdapObserver
 from outpost.ldap.operations.bind import Gate, Sessions
 from outpost.ldap.operations.external import Voucher
@@ -27,6 +26,7 @@ from outpost.ldap.operations.password_modify import Changer
 from outpost.ldap.operations.search import SearchLimits
 from outpost.ldap.proxy import header
 from outpost.ldap.service import LdapService
+from outpost.ldap.shelf import Library
 from outpost.ldap.tls import Certificates, TlsSettings
 
 ACCEPTS = 64
@@ -42,6 +42,18 @@ class RevocableGate(Gate, Protocol):
 
     def subscribe(self, on_revoked: Publish) -> Callable[[], None]:
         """Call `on_revoked` at each revocation; calling the result ends that."""
+        ...
+
+
+class ServedLibrary(Library, Protocol):
+    """A library that is told what is served."""
+
+    def serve(self, providers: Iterable[LdapProvider]) -> None:
+        """Providers or people changed; returns at once."""
+        ...
+
+    async def stop(self) -> None:
+        """End what is under way; idempotent."""
         ...
 
 
@@ -87,7 +99,7 @@ class LdapServer:
     def __init__(
         self,
         gate: RevocableGate,
-        directories: Directories,
+        directories: ServedLibrary,
         observer: LdapObserver,
         *,
         sessions: Sessions | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import NamedTuple, Protocol, final
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,43 @@ class Waiting(NamedTuple):
     username: str
     continuation: object
     expires_at: float
+
+
+class Prompts(Protocol):
+    """Who keeps the prompts that wait for their answer."""
+
+    @property
+    def opened(self) -> int:
+        """Prompts shown so far."""
+        ...
+
+    @property
+    def expired(self) -> int:
+        """Prompts forgotten without an answer so far."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def open(
+        self,
+        provider_pk: int,
+        address: str,
+        username: str,
+        continuation: object,
+        *,
+        now: float,
+        lifetime_s: float | None = None,
+    ) -> bytes:
+        """The State of a new prompt."""
+        ...
+
+    def take(self, state: bytes, provider_pk: int, address: str, username: str, *, now: float) -> Waiting | None:
+        """The prompt this State was for, which is over with that; None if there is none for these peers."""
+        ...
+
+    def expire(self, now: float) -> None:
+        """Forget the prompts whose time is over."""
+        ...
 
 
 @final

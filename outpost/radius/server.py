@@ -14,6 +14,7 @@ from outpost._fastradius import Request
 from outpost.identity import RadiusProvider
 from outpost.radius._datagrams import Datagrams
 from outpost.radius.clients import ClientTable, Flaw
+from outpost.radius.conversations import Prompts
 from outpost.radius.dictionary import Dictionary, shipped
 from outpost.radius.exchange import DEFAULTS, Exchange, Limits
 from outpost.radius.observer import DropReason, RadiusObserver
@@ -59,7 +60,7 @@ class RadiusServer:
 
     gate: `outpost.credentials.gate.Gate` fits; observer: counters and log lines; is_ready: whether logins can work
     now, for Status-Server; dictionary: `outpost.radius.dictionary.load(files)` for files of the operator's, by
-    default what is shipped; clock: monotonic seconds.
+    default what is shipped; conversations: who keeps the prompts, by default this process; clock: monotonic seconds.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class RadiusServer:
         is_ready: Callable[[], bool] = lambda: True,
         dictionary: Dictionary | None = None,
         limits: Limits = DEFAULTS,
+        conversations: Prompts | None = None,
         clock: Callable[[], float] = time.monotonic,
         epoch: Callable[[], float] = time.time,
     ) -> None:
@@ -85,6 +87,7 @@ class RadiusServer:
             clock=clock,
             epoch=epoch,
             random=os.urandom,
+            conversations=conversations,
         )
         self._listeners: list[_Listener] = []
         self._waiting: deque[Login] = deque()

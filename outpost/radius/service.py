@@ -27,7 +27,7 @@ from outpost.identity import (
 from outpost.radius.attributes import Flawed, Renderer, has_class
 from outpost.radius.bypass import without_realm
 from outpost.radius.clients import Client, Flaw
-from outpost.radius.conversations import DEFAULTS, ConversationLimits, Conversations
+from outpost.radius.conversations import Conversations, Prompts
 from outpost.radius.dictionary import Dictionary
 from outpost.radius.observer import DropReason, RadiusObserver
 from outpost.radius.packet import (
@@ -99,7 +99,8 @@ class RadiusService:
     """Answers requests; one for all providers.
 
     gate: who decides logins; is_ready: whether logins can work now, for Status-Server; clock: monotonic seconds;
-    epoch: seconds since the epoch; random: octets from a safe source.
+    epoch: seconds since the epoch; random: octets from a safe source; conversations: who keeps the prompts, by default
+    the service itself.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class RadiusService:
         clock: Callable[[], float],
         epoch: Callable[[], float],
         random: Callable[[int], bytes],
-        limits: ConversationLimits = DEFAULTS,
+        conversations: Prompts | None = None,
     ) -> None:
         self._gate = gate
         self._observer = observer
@@ -120,7 +121,7 @@ class RadiusService:
         self._clock = clock
         self._epoch = epoch
         self._renderer = Renderer(dictionary, random)
-        self._conversations = Conversations(random, limits)
+        self._conversations: Prompts = Conversations(random) if conversations is None else conversations
         self._class_key = random(32)
         self._status_asked: dict[str, int] = {}
         self._status_since = 0.0

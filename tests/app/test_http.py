@@ -21,7 +21,11 @@ class Site:
 @pytest_asyncio.fixture
 async def site() -> AsyncIterator[Site]:
     found = Site()
-    server = HttpServer(lambda: found.states, lambda: b"outpost_up 1\n")
+
+    async def exposition() -> bytes:
+        return b"outpost_up 1\n"
+
+    server = HttpServer(lambda: found.states, exposition)
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
     found.url = f"http://127.0.0.1:{sock.getsockname()[1]}"

@@ -8,7 +8,7 @@ import pytest
 from outpost.errors import BackendError
 from outpost.identity import Mode, Wanted
 from outpost.ldap import directories
-from outpost.ldap.directories import Directories
+from outpost.ldap.directories import Directories, shelved
 from tests.ldap.testbed import Roster, people, provider
 
 
@@ -16,7 +16,7 @@ class Desk:
     def __init__(self) -> None:
         self.said: list[tuple[str, str]] = []
         self.roster = Roster(people())
-        self.there = Directories(self.roster, lambda level, event: self.said.append((level, event)))
+        self.there = Directories(self.roster, shelved, lambda level, event: self.said.append((level, event)))
 
     async def serve(self, *providers: object) -> None:
         self.there.serve(providers)  # type: ignore[arg-type]

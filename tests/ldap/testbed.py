@@ -30,7 +30,7 @@ from outpost.identity import (
     User,
     Wanted,
 )
-from outpost.ldap.directories import Directories
+from outpost.ldap.directories import Directories, shelved
 from outpost.ldap.operations.search import SearchLimits
 from outpost.ldap.server import LdapServer, ServerLimits
 from outpost.ldap.tls import TlsSettings
@@ -325,7 +325,7 @@ async def bed(
     roster = Roster(None if is_empty else directory or people())
     gate = Gate(authority, passwords=passwords, certificates=authority if can_vouch else None)
     gate.set_connected(True)
-    directories = Directories(roster)
+    directories = Directories(roster, shelved)
     server = LdapServer(
         gate,
         directories,
