@@ -59,7 +59,10 @@ def snapshot(kind: str) -> Snapshot:
     population = people()
     if kind == "flat":
         directory = Directory(population, EFFECTIVE)
-        users = tuple(replace(user, groups=tuple(directory.memberships(user))) for user in population.users)
+        users = tuple(
+            replace(user, groups=(*user.groups, *(above for pk in user.groups for above in directory.ancestors(pk))))
+            for user in population.users
+        )
         population = replace(population, users=users)
     return Snapshot(compile_people(population, EFFECTIVE if kind == "effective" else DIRECT))
 

@@ -1,16 +1,30 @@
 # Layout of the compiled directory: one contiguous arena, offsets of 32 bits from its start, host byte order.
 #
-#   header | nodes | lists | records | entries | attributes | names | users | postings | value table | DN table
+#   header | nodes | lists | records | shapes | items | entries | attributes | names | users | logins | postings |
+#   value table | DN table
 #
 # Node: a value, once per (kind, octets).  `norm` is the offset of the node that holds its normal form, its own if it is
-# normal, 0 if it has none (then nothing equals it).  `postings` of a normal node: offset of a List of entries.
-# Octets of the node's TLV follow at NODE_HEADER.  Nodes and lists are aligned to 4.
+# normal, 0 if it has none (then nothing equals it).  `postings` of a normal node: who holds it in an indexed attribute,
+# in the form that its `kind` says.  Octets of the node's TLV follow at NODE_HEADER.  Nodes and lists are aligned to 4.
+#
+# Shape: which attributes an entry has, and where each finds its value.  What all entries of a shape say alike lies in
+# the shape, what differs in the entry's record, one uint32 a column; equal values share a column.
+#
+# Membership is a relation between entries: a group's `member` and `memberUid` and a user's `memberOf` are lists of entry
+# indices, ascending, and each is the other's index.  No postings are kept for it.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    VERSION = 1
+    VERSION = 2
     NODE_HEADER = 9
-    NO_USER = 0xFFFFFFFF
+    NO_KEY = 0xFFFFFFFF
+
+    # Node.kind: a matching kind, and the form of `postings`
+    KIND_MASK = 0x0F
+    POSTING_ONE = 0x10      # an entry
+    POSTING_TWINS = 0x20    # an entry, and the one `Header.twin` behind it
+    POSTING_RANGE = 0x30    # offset of a Posting: `count` entries from refs[0] on
+    POSTING_MASK = 0x30     # none of them: 0, or offset of a Posting
 
     # Entry.kind
     KIND_BASE = 0
@@ -23,6 +37,13 @@ cdef enum:
     FORM_NODE = 0           # ref is a Node: the only value
     FORM_ENCODED = 1        # ref is a List of nodes, the whole PartialAttribute encoded behind it
     FORM_LIST = 2           # ref is a List of nodes
+    FORM_DNS = 3            # ref is a List of entries: their DNs
+    FORM_LOGINS = 4         # the same: the login names of the users among them, who come first
+
+    # Item.where
+    IN_RECORD = 0           # ref is a column of the entry's record
+    IN_SHAPE = 1            # ref itself
+    IS_DN = 2               # the entry's DN
 
     # Attribute.flags, as in outpost.ldap.schema
     FLAG_OPERATIONAL = 1
@@ -40,12 +61,16 @@ cdef struct Header:
     uint32_t nodes, nodes_end
     uint32_t lists, lists_end
     uint32_t records, records_end
+    uint32_t shapes, shape_count
+    uint32_t items, item_count
     uint32_t entries
     uint32_t attributes, attribute_count
     uint32_t names, name_count
     uint32_t users, user_count
+    uint32_t logins, logins_from, logins_end    # a Node for each entry from logins_from on
+    uint32_t twin                               # from a user to his virtual group
     uint32_t postings, postings_end
-    uint32_t values, value_slots        # slots: a power of two
+    uint32_t values, value_slots
     uint32_t dns, dn_slots
     uint32_t base_dn                    # Node
     uint32_t custom_from                # attributes from here on are custom
@@ -58,22 +83,31 @@ cdef struct Node:
 
 cdef struct List:
     uint32_t count
-    uint32_t octets         # of all TLVs; FORM_ENCODED: of the PartialAttribute behind refs
+    uint32_t octets         # of all TLVs, for FORM_DNS and FORM_LOGINS of the DNs'; FORM_ENCODED: of the PartialAttribute behind refs
     uint32_t refs[1]
+
+cdef struct Posting:
+    uint32_t count
+    uint32_t refs[1]        # entries, ascending
+
+cdef struct Shape:
+    uint32_t items          # index of the first one
+    uint16_t count
+    uint16_t columns
 
 cdef struct Item:
     uint16_t attribute
-    uint16_t form
+    uint8_t form
+    uint8_t where
     uint32_t ref
 
 cdef struct Entry:
     uint32_t dn             # Node
-    uint32_t record         # `items` Items
+    uint32_t record         # uint32s, as many as the shape has columns
     uint32_t parent         # index; its own for the base
     uint32_t end            # index behind the last entry below this one
-    uint32_t pk             # primary key of the user, or NO_USER
-    uint16_t items
-    uint16_t kind
+    uint32_t key            # user, virtual group: primary key of the user; group: List of those whose memberOf names it
+    uint32_t form           # kind in the low octet, shape above
 
 cdef struct Attribute:
     uint32_t type           # Node whose TLV is the attribute description
@@ -87,6 +121,15 @@ cdef struct Name:
 cdef struct UserRow:
     uint32_t pk
     uint32_t entry
+
+
+cdef inline uint32_t kind_of(const Entry *e) noexcept nogil:
+    return e.form & 0xFF
+
+
+cdef inline uint32_t slot_of(uint32_t hash, uint32_t slots) noexcept nogil:
+    """Where a search of an open-addressed table of any size begins."""
+    return <uint32_t>((<uint64_t>hash * slots) >> 32)
 
 
 cdef inline uint32_t hash_octets(uint32_t seed, const uint8_t *data, Py_ssize_t size) noexcept nogil:
@@ -117,3 +160,8 @@ cdef inline uint32_t tlv_content(const uint8_t *tlv) noexcept nogil:
     for i in range(count):
         n = (n << 8) | tlv[2 + i]
     return n
+
+
+cdef inline uint32_t node_size(const Node *n) noexcept nogil:
+    """Octets from a node to the next."""
+    return (NODE_HEADER + tlv_header(&n.tlv[0]) + tlv_content(&n.tlv[0]) + 3) & ~<uint32_t>3

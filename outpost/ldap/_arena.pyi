@@ -1,15 +1,33 @@
 """Writes the compiled directory: entries in, one position-independent arena out."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, final
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Final, final, overload
 
-__all__: Final = ("BASE", "CONTAINER", "GROUP", "USER", "VIRTUAL_GROUP", "Builder")
+__all__: Final = ("BASE", "CONTAINER", "GROUP", "USER", "VIRTUAL_GROUP", "Builder", "Links")
 
 BASE: Final[int]
 CONTAINER: Final[int]
 USER: Final[int]
 GROUP: Final[int]
 VIRTUAL_GROUP: Final[int]
+
+@final
+class Links(Sequence[bytes]):
+    """Values that name users and groups: indices of entries for the builder, names for everybody else."""
+
+    entries: list[int]
+    names: Sequence[bytes]
+    logins: bool
+    def __init__(
+        self, entries: list[int], names: Sequence[bytes], logins: bool = False, count: int | None = None
+    ) -> None:
+        """entries: ascending, users and groups only; names: by index of the entry; logins: they are login names, those
+        of the users among `entries`, who come first and are `count`."""
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, i: int, /) -> bytes: ...
+    @overload
+    def __getitem__(self, i: slice, /) -> Sequence[bytes]: ...
 
 @final
 class Builder:
@@ -20,17 +38,26 @@ class Builder:
         attributes: Iterable[tuple[bytes, int, int, Sequence[bytes]]],
         custom_from: int,
         normalise: Callable[[int, bytes], bytes | None],
+        common: Container[int] = (),
     ) -> None:
         """attributes: (description, kind, flags, all names in lower case and OIDs); custom_from: index of the first
-        custom one; normalise: outpost.ldap.schema.normal_form."""
-    def teach(self, dn: bytes, normal: bytes) -> None:
-        """`normal` is the normal form of `dn`, which is not computed again."""
+        custom one; normalise: outpost.ldap.schema.normal_form; common: attributes whose values many entries share."""
     def add(
-        self, dn: bytes, parent: int, kind: int, user_pk: int, items: Iterable[tuple[int, bytes | Sequence[bytes]]]
+        self,
+        dn: bytes,
+        parent: int,
+        kind: int,
+        user_pk: int,
+        items: Iterable[tuple[int | str, bytes | Sequence[bytes]]],
+        normal: bytes | None = None,
+        login: bytes | None = None,
+        holders: Links | None = None,
     ) -> int:
         """Append an entry below entry `parent` (-1 for the base) and return its index.
 
-        items: (attribute index, one value or all values); an empty sequence is left out. user_pk: -1 for none.
+        items: (attribute index or name, one value or all values); an empty sequence is left out. user_pk: -1 for none.
+        normal: of `dn`, where it is known; login: of a user; holders: of a group, whose memberOf names it.
+        Users come one behind the other, and so do their virtual groups, in the same order.
         Raises ValueError when a DN is taken, or is no DN, or the entry is out of order.
         """
     def finish(self, generation: int) -> bytes:

@@ -1,18 +1,19 @@
 # cython: language_level=3, auto_pickle=False, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Writes the arena that outpost.ldap._snapshot reads; the layout is in _arena.pxd."""
 # Writes the arena that outpost.ldap._snapshot reads; the layout is in _arena.pxd.
-# Every distinct value is stored once per kind. Offsets are final as soon as they are given out, for nodes
-# and lists both lie in growing blocks of their own: list offsets are rebased when the arena is put together.
+# Every distinct value is stored once per kind, found again by hashing the octets where they lie: no Python object
+# outlives the call that brought it. Offsets are final as soon as they are given out, for nodes, lists and records lie in
+# growing blocks of their own: the offsets of the latter are rebased when the arena is put together.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
-from libc.string cimport memcpy, memset
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from libc.string cimport memcmp, memcpy, memset
 
 from outpost._fastber cimport ber_size, put_octets, put_header
 
 import hashlib
 
-__all__ = ("BASE", "CONTAINER", "GROUP", "USER", "VIRTUAL_GROUP", "Builder")
+__all__ = ("BASE", "CONTAINER", "GROUP", "USER", "VIRTUAL_GROUP", "Builder", "Links")
 
 BASE = KIND_BASE
 CONTAINER = KIND_CONTAINER
@@ -21,10 +22,20 @@ GROUP = KIND_GROUP
 VIRTUAL_GROUP = KIND_VIRTUAL_GROUP
 
 cdef enum:
-    DN_KIND = 4             # outpost.ldap.matching.Kind.DN
-    CASE_IGNORE_KIND = 0
+    # outpost.ldap.matching.Kind
+    K_CASE_IGNORE = 0
+    K_CASE_EXACT = 1
+    K_INTEGER = 2
+    K_TIME = 3
+    K_DN = 4
+    K_BOOLEAN = 7
+    K_OCTET_STRING = 8
+    KINDS = 9
+
     CHECKSUM_FROM = 24
     MAX_ARENA = 0xFFFF0000
+    LONG = 64                       # values of an attribute, from which on they are not encoded once more
+    SMALL = 512                     # octets of a value that is folded here
 
 
 cdef struct Block:
@@ -38,14 +49,15 @@ cdef int block_reserve(Block *b, Py_ssize_t more) except -1:
     cdef void *p
     if b.size + more <= b.room:
         return 0
-    room = b.room * 2 if b.room else 65536
+    # Large blocks grow by a quarter: what is copied is soon half of what there is.
+    room = b.room + (b.room if b.room < 1 << 24 else b.room // 4) if b.room else 65536
     while room < b.size + more:
-        room *= 2
+        room += room // 4
     if room > MAX_ARENA:
         if b.size + more > MAX_ARENA:
             raise ValueError("the directory does not fit into 4 GiB")
         room = MAX_ARENA
-    p = PyMem_Realloc(b.data, room)
+    p = PyMem_RawRealloc(b.data, room)
     if p == NULL:
         raise MemoryError()
     b.data = <uint8_t *>p
@@ -63,20 +75,70 @@ cdef Py_ssize_t block_take(Block *b, Py_ssize_t size) except -1:
     return at
 
 
+cdef int block_append(Block *out, Block *b) except -1:
+    """Move a block behind another; offset of where it lies there, in `b.room`."""
+    cdef Py_ssize_t at = block_take(out, b.size)
+    if b.size:
+        memcpy(out.data + at, b.data, b.size)
+    PyMem_RawFree(b.data)
+    b.data = NULL
+    b.room = at
+    return 0
+
+
+@cython.final
+cdef class Links:
+    """Values that are entries: the sequence of their names, for everybody but the builder."""
+
+    cdef readonly list entries
+    cdef readonly object names
+    cdef readonly bint logins
+    cdef Py_ssize_t count
+
+    def __init__(self, list entries not None, names, logins=False, count=None):
+        self.entries = entries
+        self.names = names
+        self.logins = logins
+        self.count = len(entries) if count is None else count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, Py_ssize_t i):
+        if not 0 <= i < self.count:
+            raise IndexError(i)
+        return self.names[self.entries[i]]
+
+
 @cython.final
 cdef class Builder:
-    cdef Block nodes, lists, records, entries, marks
-    cdef list by_kind           # per kind: octets -> offset of the node
-    cdef dict taught            # DN -> normal form
-    cdef dict sets              # (attribute or -1, refs) -> offset of the list
-    cdef dict dns               # normal DN node -> entry index
+    cdef Block nodes, lists, records, shapes, items, entries, marks
+    cdef Block links            # offsets of the lists of entries
+    cdef Block logins           # a node for each user
+    cdef uint32_t *interned     # open addressing: (kind, octets) -> node
+    cdef uint32_t slots
+    cdef uint32_t node_count
+    cdef uint32_t normal_count
+    cdef dict sets              # (attribute, -1 or -2, refs) -> offset of the list
+    cdef dict shape_numbers     # items -> number
+    cdef set dns                # normal DN nodes
     cdef list attribute_rows    # (node offset, kind, flags)
     cdef list name_rows         # (node offset, attribute index)
+    cdef dict indices           # description -> attribute index
+    cdef uint8_t *kinds         # by attribute
+    cdef uint8_t *flags
+    cdef uint8_t *is_common     # the values belong into shapes
+    cdef Item *row              # of the entry in work
+    cdef uint32_t *columns
+    cdef uint8_t *is_list       # by column
     cdef object normalise
-    cdef uint32_t custom_from
-    cdef uint32_t normal_count
-    cdef uint32_t entry_count
-    cdef uint32_t base_dn
+    cdef list last_values       # by kind
+    cdef uint32_t[16] last_nodes
+    cdef object last_links
+    cdef uint32_t last_list
+    cdef uint32_t custom_from, entry_count, base_dn
+    cdef uint32_t logins_from, user_count, twins_from, twin_count
+    cdef bint has_twins
     cdef list users
     cdef bint finished
 
@@ -84,141 +146,253 @@ cdef class Builder:
         memset(&self.nodes, 0, sizeof(Block))
         memset(&self.lists, 0, sizeof(Block))
         memset(&self.records, 0, sizeof(Block))
+        memset(&self.shapes, 0, sizeof(Block))
+        memset(&self.items, 0, sizeof(Block))
         memset(&self.entries, 0, sizeof(Block))
         memset(&self.marks, 0, sizeof(Block))
+        memset(&self.links, 0, sizeof(Block))
+        memset(&self.logins, 0, sizeof(Block))
 
     def __dealloc__(self):
-        PyMem_Free(self.nodes.data)
-        PyMem_Free(self.lists.data)
-        PyMem_Free(self.records.data)
-        PyMem_Free(self.entries.data)
-        PyMem_Free(self.marks.data)
+        PyMem_RawFree(self.nodes.data)
+        PyMem_RawFree(self.lists.data)
+        PyMem_RawFree(self.records.data)
+        PyMem_RawFree(self.shapes.data)
+        PyMem_RawFree(self.items.data)
+        PyMem_RawFree(self.entries.data)
+        PyMem_RawFree(self.marks.data)
+        PyMem_RawFree(self.links.data)
+        PyMem_RawFree(self.logins.data)
+        PyMem_RawFree(self.interned)
+        PyMem_RawFree(self.kinds)
+        PyMem_RawFree(self.flags)
+        PyMem_RawFree(self.is_common)
+        PyMem_RawFree(self.row)
+        PyMem_RawFree(self.columns)
+        PyMem_RawFree(self.is_list)
 
-    def __init__(self, attributes, custom_from, normalise):
-        cdef uint32_t index = 0
-        self.by_kind = [{} for _ in range(9)]
-        self.taught = {}
+    def __init__(self, attributes, custom_from, normalise, common=()):
+        cdef Py_ssize_t count, index
+        rows = list(attributes)
+        count = len(rows)
+        if count > 0xFFFF:
+            raise ValueError("more than 65535 attributes")
         self.sets = {}
-        self.dns = {}
+        self.shape_numbers = {}
+        self.dns = set()
         self.attribute_rows = []
         self.name_rows = []
+        self.indices = {}
         self.users = []
         self.normalise = normalise
+        self.last_values = [None] * KINDS
         self.custom_from = custom_from
-        self.normal_count = 0
-        self.entry_count = 0
-        self.base_dn = 0
-        self.finished = False
+        self.has_twins = True
+        self.slots = 1 << 12
+        self.interned = <uint32_t *>zeroed(self.slots * 4)
+        self.kinds = <uint8_t *>zeroed(count)
+        self.flags = <uint8_t *>zeroed(count)
+        self.is_common = <uint8_t *>zeroed(count)
+        self.row = <Item *>zeroed((count + 1) * sizeof(Item))
+        self.columns = <uint32_t *>zeroed((count + 1) * 4)
+        self.is_list = <uint8_t *>zeroed(count + 1)
         # Nodes start right behind the header, so that their offsets never change.
         block_take(&self.nodes, sizeof(Header))
-        for description, kind, flags, names in attributes:
-            self.attribute_rows.append((self.node(8, description), kind, flags))
+        for index in range(count):
+            description, kind, flags, names = rows[index]
+            self.kinds[index] = kind
+            self.flags[index] = flags
+            self.is_common[index] = index in common
+            self.indices[(<bytes>description).decode()] = index
+            self.attribute_rows.append((self.node(K_OCTET_STRING, description), kind, flags))
             for name in names:
-                self.name_rows.append((self.node(8, name), index))
-            index += 1
-        if index > 0xFFFF:
-            raise ValueError("more than 65535 attributes")
+                self.name_rows.append((self.node(K_OCTET_STRING, name), index))
+                self.indices.setdefault((<bytes>name).decode(), index)
 
-    def teach(self, bytes dn not None, bytes normal not None):
-        self.taught[dn] = normal
+    # -- values -----------------------------------------------------------------------------------
 
-    cdef uint32_t node(self, int kind, bytes value) except 0:
-        cdef dict known = <dict>self.by_kind[kind]
-        cdef object found = known.get(value)
-        cdef bytes normal
+    cdef uint32_t find(self, int kind, const uint8_t *data, Py_ssize_t size, uint32_t *slot) noexcept nogil:
+        """The node of these octets, or 0; `slot` is where it is, or belongs."""
+        cdef uint32_t at = slot_of(hash_octets(kind, data, size), self.slots)
+        cdef const Node *n
+        while self.interned[at]:
+            n = <const Node *>(self.nodes.data + self.interned[at])
+            if (n.kind & KIND_MASK) == kind and tlv_content(&n.tlv[0]) == <uint32_t>size:
+                if memcmp(&n.tlv[0] + tlv_header(&n.tlv[0]), data, size) == 0:
+                    break
+            at = at + 1 if at + 1 < self.slots else 0
+        slot[0] = at
+        return self.interned[at]
+
+    cdef uint32_t intern(self, int kind, const uint8_t *data, Py_ssize_t size, bint *is_new) except 0:
+        cdef uint32_t slot, found = self.find(kind, data, size, &slot)
+        cdef Py_ssize_t at
+        cdef Node *n
+        is_new[0] = False
+        if found:
+            return found
+        if size > MAX_ARENA // 2:
+            raise ValueError("the directory does not fit into 4 GiB")
+        at = block_take(&self.nodes, NODE_HEADER + ber_size(size))
+        n = <Node *>(self.nodes.data + at)
+        n.kind = kind
+        put_octets(<uint8_t *>n + NODE_HEADER, 0x04, data, size)
+        self.interned[slot] = <uint32_t>at
+        self.node_count += 1
+        if self.node_count > self.slots // 8 * 5:
+            self.grow()
+        is_new[0] = True
+        return <uint32_t>at
+
+    cdef int grow(self) except -1:
+        cdef uint32_t *old = self.interned
+        cdef uint32_t slots = self.slots, i, slot
+        cdef const Node *n
+        cdef void *p
+        if slots > 1 << 30:
+            raise ValueError("the directory does not fit into 4 GiB")
+        p = zeroed(<Py_ssize_t>slots * 8)
+        self.interned = <uint32_t *>p
+        self.slots = slots * 2
+        for i in range(slots):
+            if old[i]:
+                n = <const Node *>(self.nodes.data + old[i])
+                slot = slot_of(
+                    hash_octets(n.kind & KIND_MASK, &n.tlv[0] + tlv_header(&n.tlv[0]), tlv_content(&n.tlv[0])), self.slots
+                )
+                while self.interned[slot]:
+                    slot = slot + 1 if slot + 1 < self.slots else 0
+                self.interned[slot] = old[i]
+        PyMem_RawFree(old)
+        return 0
+
+    cdef uint32_t node(self, int kind, bytes value, bytes known=None) except 0:
+        """The node of a value; `known` is its normal form where somebody knows it."""
+        cdef bint is_new = False
         cdef uint32_t at, norm
         cdef Node *n
-        if found is not None:
-            return <uint32_t>found
-        at = self.put_node(kind, value)
-        known[value] = at
-        if kind == CASE_IGNORE_KIND and is_plain(value):
-            normal = value
-        elif kind == DN_KIND:
-            normal = self.taught.get(value)
-            if normal is None:
-                normal = self.normalise(kind, value)
-        else:
-            normal = self.normalise(kind, value)
-        if normal is None:
-            return at
-        if normal == value:
-            norm = at
-        else:
-            # The normal form of a normal form is itself, or the rule is broken and nothing would ever match.
-            found = known.get(normal)
-            if found is None:
-                norm = self.put_node(kind, normal)
-                known[normal] = norm
-            else:
-                norm = <uint32_t>found
-        n = <Node *>(self.nodes.data + norm)
-        if n.norm == 0:
-            n.norm = norm
-            self.normal_count += 1
-            n.postings = self.normal_count
-        n = <Node *>(self.nodes.data + at)
-        n.norm = norm
-        return at
-
-    cdef uint32_t put_node(self, int kind, bytes value) except 0:
+        cdef bytes normal
+        cdef uint8_t[SMALL] folded
         cdef Py_ssize_t size = PyBytes_GET_SIZE(value)
-        cdef Py_ssize_t at = block_take(&self.nodes, NODE_HEADER + ber_size(size))
-        cdef Node *n = <Node *>(self.nodes.data + at)
-        n.kind = kind
-        put_octets(<uint8_t *>n + NODE_HEADER, 0x04, PyBytes_AS_STRING(value), size)
-        return <uint32_t>at
+        cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(value)
+        cdef int form
+        # Attributes with the same value come one after the other.
+        if self.last_values[kind] is value:
+            return self.last_nodes[kind]
+        at = self.intern(kind, data, size, &is_new)
+        if is_new:
+            form = own_form(kind, data, size, folded) if known is None else NO_FORM
+            if form == IS_NORMAL:
+                norm = at
+            elif form == IS_FOLDED:
+                norm = self.intern(kind, folded, size, &is_new)
+            else:
+                normal = self.normalise(kind, value) if known is None else known
+                norm = 0
+                if normal is not None:
+                    norm = self.intern(kind, <const uint8_t *>PyBytes_AS_STRING(normal), PyBytes_GET_SIZE(normal), &is_new)
+            if norm:
+                # The normal form of a normal form is itself, or the rule is broken and nothing would ever match.
+                n = <Node *>(self.nodes.data + norm)
+                if n.norm == 0:
+                    n.norm = norm
+                    self.normal_count += 1
+                    n.postings = self.normal_count
+                (<Node *>(self.nodes.data + at)).norm = norm
+        self.last_values[kind] = value
+        self.last_nodes[kind] = at
+        return at
 
     cdef int mark(self, uint32_t node, uint32_t entry) except -1:
         """Remember that `entry` holds this value, for the postings."""
         cdef uint32_t norm = (<Node *>(self.nodes.data + node)).norm
-        cdef Py_ssize_t at
         cdef uint32_t *pair
         if norm:
-            at = block_take(&self.marks, 8)
-            pair = <uint32_t *>(self.marks.data + at)
+            block_reserve(&self.marks, 8)
+            pair = <uint32_t *>(self.marks.data + self.marks.size)
             pair[0] = (<Node *>(self.nodes.data + norm)).postings
             pair[1] = entry
+            self.marks.size += 8
         return 0
 
-    def add(self, bytes dn not None, Py_ssize_t parent, int kind, object user_pk, items):
+    # -- entries ----------------------------------------------------------------------------------
+
+    def add(
+        self, bytes dn not None, Py_ssize_t parent, int kind, object user_pk, items, bytes normal=None, bytes login=None,
+        Links holders=None,
+    ):
         cdef uint32_t index = self.entry_count
-        cdef uint32_t dn_node, norm
-        cdef Py_ssize_t at, count = 0, up
+        cdef uint32_t dn_node, norm, ref
+        cdef Py_ssize_t at, up, count = 0, columns = 0, i
         cdef Entry *e
         cdef Item *item
-        cdef int attribute
-        cdef object value
+        cdef int attribute, form
         if self.finished or parent >= index or (parent < 0) != (index == 0):
             raise ValueError("an entry out of order")
-        dn_node = self.node(DN_KIND, dn)
+        dn_node = self.node(K_DN, dn, normal)
         norm = (<Node *>(self.nodes.data + dn_node)).norm
         if norm == 0:
             raise ValueError("no DN: %r" % dn)
         if norm in self.dns:
             raise ValueError("two entries with the DN %r" % dn)
-        self.dns[norm] = index
+        self.dns.add(norm)
         if index == 0:
             self.base_dn = dn_node
+        if kind == KIND_USER:
+            self.note_user(user_pk, index, dn_node if login is None else self.node(K_CASE_EXACT, login))
+        elif kind == KIND_VIRTUAL_GROUP:
+            self.note_twin(user_pk, index)
+        for description, value in items:
+            attribute = self.index_of(description)
+            if isinstance(value, bytes):
+                ref = self.node(self.kinds[attribute], <bytes>value)
+                form = FORM_NODE
+                if self.flags[attribute] & FLAG_INDEXED:
+                    self.mark(ref, index)
+            elif not value:
+                continue
+            elif isinstance(value, Links):
+                ref = self.put_links((<Links>value).entries)
+                form = FORM_LOGINS if (<Links>value).logins else FORM_DNS
+            else:
+                form = self.put_many(attribute, value, index, &ref)
+            item = self.row + count
+            count += 1
+            item.attribute = attribute
+            item.form = form
+            if form == FORM_NODE and ref == dn_node and self.kinds[attribute] == K_DN:
+                item.where = IS_DN
+                item.ref = 0
+            elif self.is_common[attribute]:
+                item.where = IN_SHAPE
+                item.ref = ref
+            else:
+                item.where = IN_RECORD
+                # What is the same is kept once; of many custom attributes not each is compared with each.
+                i = columns - 1
+                while i >= 0 and i > columns - 16 and (self.columns[i] != ref or self.is_list[i] != (form != FORM_NODE)):
+                    i -= 1
+                if i < 0 or i <= columns - 16:
+                    i = columns
+                    columns += 1
+                    self.columns[i] = ref
+                    self.is_list[i] = form != FORM_NODE
+                item.ref = <uint32_t>i
         at = block_take(&self.entries, sizeof(Entry))
         e = <Entry *>(self.entries.data + at)
         e.dn = dn_node
         e.record = <uint32_t>self.records.size
         e.parent = 0 if parent < 0 else <uint32_t>parent
-        e.pk = NO_USER if user_pk < 0 else <uint32_t>user_pk
-        e.kind = kind
-        self.entry_count += 1
-        for attribute, value in items:
-            if isinstance(value, bytes):
-                self.put_one(attribute, <bytes>value, index)
-                count += 1
-            elif value:
-                self.put_many(attribute, value, index)
-                count += 1
+        e.key = NO_KEY
+        if kind == KIND_USER or kind == KIND_VIRTUAL_GROUP:
+            e.key = NO_KEY if user_pk < 0 else <uint32_t>user_pk
+        elif kind == KIND_GROUP and holders is not None and len(holders):
+            e.key = self.put_links(holders.entries)
         e = <Entry *>(self.entries.data + at)
-        e.items = <uint16_t>count
-        if kind == KIND_USER and user_pk >= 0:
-            self.users.append((user_pk, index))
+        e.form = kind | self.shape(count, columns) << 8
+        at = block_take(&self.records, 4 * columns)
+        memcpy(self.records.data + at, self.columns, 4 * columns)
+        self.entry_count += 1
         # The subtree of every ancestor reaches to here.
         up = index
         while True:
@@ -228,70 +402,109 @@ cdef class Builder:
                 return index
             up = e.parent
 
-    cdef Item *put_item(self, int attribute, int form) except NULL:
-        cdef Py_ssize_t at = block_take(&self.records, sizeof(Item))
-        cdef Item *item = <Item *>(self.records.data + at)
-        item.attribute = attribute
-        item.form = form
-        return item
+    cdef int index_of(self, object description) except -1:
+        cdef object found
+        if isinstance(description, int):
+            return description
+        found = self.indices.get(description)
+        if found is None:
+            found = self.indices[description] = self.indices[(<str>description).lower()]
+        return found
 
-    cdef int put_one(self, int attribute, bytes value, uint32_t entry) except -1:
-        cdef tuple row = <tuple>self.attribute_rows[attribute]
-        cdef uint32_t node = self.node(row[1], value)
-        cdef Item *item
-        if <int>row[2] & FLAG_INDEXED:
-            self.mark(node, entry)
-        item = self.put_item(attribute, FORM_NODE)
-        item.ref = node
+    cdef int note_user(self, object pk, uint32_t index, uint32_t login) except -1:
+        cdef Py_ssize_t at
+        if self.user_count == 0:
+            self.logins_from = index
+        elif index != self.logins_from + self.user_count:
+            raise ValueError("users apart from each other")
+        at = block_take(&self.logins, 4)
+        (<uint32_t *>(self.logins.data + at))[0] = login
+        self.user_count += 1
+        if pk >= 0:
+            self.users.append((pk, index))
         return 0
 
-    cdef int put_many(self, int attribute, object values, uint32_t entry) except -1:
-        cdef tuple row = <tuple>self.attribute_rows[attribute]
-        cdef int kind = row[1]
-        cdef bint indexed = <int>row[2] & FLAG_INDEXED
-        cdef Py_ssize_t count = 0
+    cdef int note_twin(self, object pk, uint32_t index) except -1:
+        """The virtual groups come in the order of their users, or nobody relies on it."""
+        cdef uint32_t user
+        cdef Entry *e
+        if self.twin_count == 0:
+            self.twins_from = index
+        user = self.logins_from + self.twin_count
+        self.twin_count += 1
+        if self.twin_count > self.user_count or index - self.twins_from != user - self.logins_from or pk < 0:
+            self.has_twins = False
+        else:
+            e = <Entry *>(self.entries.data) + user
+            self.has_twins &= e.key == <uint32_t>pk
+        return 0
+
+    cdef uint32_t shape(self, Py_ssize_t count, Py_ssize_t columns) except 0xFFFFFFFF:
+        """Number of the shape in `row`."""
+        cdef object key = PyBytes_FromStringAndSize(<char *>self.row, count * sizeof(Item))
+        cdef object found = self.shape_numbers.get(key)
+        cdef Py_ssize_t at
+        cdef Shape *shape
+        if found is not None:
+            return found
+        if len(self.shape_numbers) >= 1 << 24:
+            raise ValueError("more than 16777216 kinds of entries")
+        at = block_take(&self.shapes, sizeof(Shape))
+        shape = <Shape *>(self.shapes.data + at)
+        shape.items = <uint32_t>(self.items.size // <Py_ssize_t>sizeof(Item))
+        shape.count = <uint16_t>count
+        shape.columns = <uint16_t>columns
+        at = block_take(&self.items, count * sizeof(Item))
+        memcpy(self.items.data + at, self.row, count * sizeof(Item))
+        self.shape_numbers[key] = found = len(self.shape_numbers)
+        return found
+
+    cdef int put_many(self, int attribute, object values, uint32_t entry, uint32_t *ref) except -1:
+        """Form of the item."""
+        cdef int kind = self.kinds[attribute]
+        cdef bint indexed = self.flags[attribute] & FLAG_INDEXED
+        cdef Py_ssize_t count = 0, i
         cdef Py_ssize_t room = len(values)
-        cdef uint32_t *refs = <uint32_t *>PyMem_Malloc(room * 4)
+        cdef uint32_t *refs = <uint32_t *>zeroed(room * 4)
         cdef uint32_t node, norm
-        cdef Py_ssize_t i
-        cdef bint twice
-        cdef Item *item
         cdef object found, key
         cdef int form
-        cdef set seen = set()
-        if refs == NULL:
-            raise MemoryError()
+        cdef set seen = set() if room > LONG else None
         try:
             for value in values:
                 node = self.node(kind, value)
                 norm = (<Node *>(self.nodes.data + node)).norm or node
                 # RFC 4512 2.2: no two values of one attribute are equivalent.
-                if norm in seen:
-                    continue
-                seen.add(norm)
+                if seen is not None:
+                    if norm in seen:
+                        continue
+                    seen.add(norm)
+                else:
+                    i = 0
+                    while i < count and ((<Node *>(self.nodes.data + refs[i])).norm or refs[i]) != norm:
+                        i += 1
+                    if i < count:
+                        continue
                 refs[count] = node
                 count += 1
                 if indexed:
                     self.mark(node, entry)
             if count == 1:
-                item = self.put_item(attribute, FORM_NODE)
-                item.ref = refs[0]
-                return 0
-            form = FORM_LIST if kind == DN_KIND or count > 64 else FORM_ENCODED
+                ref[0] = refs[0]
+                return FORM_NODE
+            form = FORM_LIST if kind == K_DN or count > LONG else FORM_ENCODED
             key = (attribute if form == FORM_ENCODED else -1, PyBytes_FromStringAndSize(<char *>refs, count * 4))
             found = self.sets.get(key)
             if found is None:
-                found = self.put_list(attribute, form, refs, count)
-                self.sets[key] = found
-            item = self.put_item(attribute, form)
-            item.ref = <uint32_t>found
-            return 0
+                found = self.sets[key] = self.put_list(attribute, form, refs, count)
+            ref[0] = found
+            return form
         finally:
-            PyMem_Free(refs)
+            PyMem_RawFree(refs)
 
     cdef uint32_t put_list(self, int attribute, int form, const uint32_t *refs, Py_ssize_t count) except? 0:
-        """Offset inside the block of lists."""
-        cdef Py_ssize_t i, octets = 0, at, inner, head
+        """Offset inside the section of lists."""
+        cdef Py_ssize_t i, octets = 0, at, inner
         cdef const uint8_t *tlv
         cdef const uint8_t *type_tlv
         cdef Py_ssize_t type_size
@@ -326,42 +539,84 @@ cdef class Builder:
             p += tlv_header(tlv) + tlv_content(tlv)
         return <uint32_t>at
 
+    cdef uint32_t put_links(self, list entries) except? 0:
+        """Offset of a list of entries, some of which may be yet to come."""
+        cdef Py_ssize_t count = len(entries), at, i
+        cdef bytes packed
+        cdef uint32_t *refs
+        cdef List *lst
+        cdef object found, key
+        if self.last_links is entries:
+            return self.last_list
+        packed = PyBytes_FromStringAndSize(NULL, count * 4)
+        refs = <uint32_t *>PyBytes_AS_STRING(packed)
+        for i in range(count):
+            refs[i] = entries[i]
+        key = (-2, packed)
+        found = self.sets.get(key)
+        if found is None:
+            at = block_take(&self.lists, 8 + 4 * count)
+            lst = <List *>(self.lists.data + at)
+            lst.count = <uint32_t>count
+            memcpy(&lst.refs[0], refs, count * 4)
+            found = self.sets[key] = at
+            at = block_take(&self.links, 4)
+            (<uint32_t *>(self.links.data + at))[0] = <uint32_t>found
+        self.last_links = entries
+        self.last_list = found
+        return self.last_list
+
+    # -- putting together -------------------------------------------------------------------------
+
     def finish(self, generation):
         cdef Block out
         cdef Header *h
-        cdef Py_ssize_t at, i, lists_at, records_at, entries_at, postings_at, total
+        cdef Py_ssize_t i
+        cdef uint32_t lists_size = <uint32_t>self.lists.size, records_size = <uint32_t>self.records.size
+        cdef uint32_t shape_count, item_count
         cdef Entry *e
-        cdef Item *item
         cdef bytes arena
         if self.finished or self.entry_count == 0:
             raise ValueError("nothing to finish")
         self.finished = True
+        self.sets = None
+        self.shape_numbers = None
+        self.measure_links()
+        shape_count = <uint32_t>(self.shapes.size // <Py_ssize_t>sizeof(Shape))
+        item_count = <uint32_t>(self.items.size // <Py_ssize_t>sizeof(Item))
+        PyMem_RawFree(self.interned)
+        self.interned = NULL
         out = self.nodes
         memset(&self.nodes, 0, sizeof(Block))
         try:
-            lists_at = out.size
-            at = block_take(&out, self.lists.size)
-            memcpy(out.data + at, self.lists.data, self.lists.size)
-            records_at = block_take(&out, self.records.size)
-            memcpy(out.data + records_at, self.records.data, self.records.size)
-            for i in range(self.records.size // <Py_ssize_t>sizeof(Item)):
-                item = <Item *>(out.data + records_at) + i
-                if item.form != FORM_NODE:
-                    item.ref += <uint32_t>lists_at
-            entries_at = block_take(&out, self.entries.size)
-            memcpy(out.data + entries_at, self.entries.data, self.entries.size)
-            for i in range(self.entry_count):
-                e = <Entry *>(out.data + entries_at) + i
-                e.record += <uint32_t>records_at
             h = <Header *>out.data
             h.nodes = sizeof(Header)
-            h.nodes_end = <uint32_t>lists_at
-            h.lists = <uint32_t>lists_at
-            h.lists_end = <uint32_t>records_at
-            h.records = <uint32_t>records_at
-            h.records_end = <uint32_t>entries_at
-            h.entries = <uint32_t>entries_at
+            h.nodes_end = <uint32_t>out.size
+            block_append(&out, &self.lists)
+            block_append(&out, &self.records)
+            block_append(&out, &self.shapes)
+            block_append(&out, &self.items)
+            block_append(&out, &self.entries)
+            block_append(&out, &self.logins)
+            h = <Header *>out.data
+            h.lists = <uint32_t>self.lists.room
+            h.lists_end = h.lists + lists_size
+            h.records = <uint32_t>self.records.room
+            h.records_end = h.records + records_size
+            h.shapes = <uint32_t>self.shapes.room
+            h.shape_count = shape_count
+            h.items = <uint32_t>self.items.room
+            h.item_count = item_count
+            h.entries = <uint32_t>self.entries.room
             h.entry_count = self.entry_count
+            h.logins = <uint32_t>self.logins.room
+            h.logins_from = self.logins_from
+            h.logins_end = self.logins_from + self.user_count
+            if self.has_twins and self.twin_count == self.user_count:
+                h.twin = self.twins_from - self.logins_from
+            for i in range(self.entry_count):
+                e = <Entry *>(out.data + h.entries) + i
+                e.record += h.records
             self.put_attributes(&out)
             self.put_users(&out)
             self.put_postings(&out)
@@ -376,11 +631,35 @@ cdef class Builder:
             h.custom_from = self.custom_from
             arena = PyBytes_FromStringAndSize(<char *>out.data, out.size)
         finally:
-            PyMem_Free(out.data)
+            PyMem_RawFree(out.data)
         digest = hashlib.blake2b(memoryview(arena)[CHECKSUM_FROM:], digest_size=16).digest()
         # The object is not shared yet.
         memcpy(PyBytes_AS_STRING(arena) + 8, PyBytes_AS_STRING(digest), 16)
         return arena
+
+    cdef int measure_links(self) except -1:
+        """Now that every entry is there: how long the lists of their DNs are."""
+        cdef Py_ssize_t i
+        cdef uint32_t k
+        cdef uint64_t octets
+        cdef List *lst
+        cdef const Entry *e
+        cdef const uint8_t *tlv
+        for i in range(self.links.size // 4):
+            lst = <List *>(self.lists.data + (<uint32_t *>self.links.data)[i])
+            octets = 0
+            for k in range(lst.count):
+                if lst.refs[k] >= self.entry_count or (k and lst.refs[k] <= lst.refs[k - 1]):
+                    raise ValueError("a list of entries out of order")
+                e = <const Entry *>self.entries.data + lst.refs[k]
+                if kind_of(e) != KIND_USER and kind_of(e) != KIND_GROUP:
+                    raise ValueError("a member that is no user and no group")
+                tlv = self.nodes.data + e.dn + NODE_HEADER
+                octets += tlv_header(tlv) + tlv_content(tlv)
+            if octets > MAX_ARENA:
+                raise ValueError("the directory does not fit into 4 GiB")
+            lst.octets = <uint32_t>octets
+        return 0
 
     cdef int put_attributes(self, Block *out) except -1:
         cdef Py_ssize_t at = block_take(out, len(self.attribute_rows) * sizeof(Attribute))
@@ -417,110 +696,180 @@ cdef class Builder:
 
     cdef int put_postings(self, Block *out) except -1:
         """A counting sort of the marks by value; entries come out ascending because they were added so."""
-        cdef Py_ssize_t n = self.marks.size // 8
+        cdef Py_ssize_t n = self.marks.size // 8, i
         cdef uint32_t *marks = <uint32_t *>self.marks.data
         cdef uint32_t *counts
-        cdef Py_ssize_t i, used = 0, at, left
-        cdef uint32_t k
-        cdef List *lst
-        cdef uint32_t *where
+        cdef uint32_t *firsts
+        cdef uint32_t *lasts        # and then: where
+        cdef uint32_t k, twin = (<Header *>out.data).twin
+        cdef Posting *posting
         (<Header *>out.data).postings = <uint32_t>out.size
-        counts = <uint32_t *>PyMem_Malloc((self.normal_count + 1) * 4)
-        where = <uint32_t *>PyMem_Malloc((self.normal_count + 1) * 4)
-        if counts == NULL or where == NULL:
-            PyMem_Free(counts)
-            PyMem_Free(where)
-            raise MemoryError()
+        counts = <uint32_t *>zeroed((self.normal_count + 1) * 4)
+        firsts = <uint32_t *>PyMem_RawMalloc((self.normal_count + 1) * 4)
+        lasts = <uint32_t *>PyMem_RawMalloc((self.normal_count + 1) * 4)
         try:
-            memset(counts, 0, (self.normal_count + 1) * 4)
-            memset(where, 0, (self.normal_count + 1) * 4)
-            for i in range(n):
-                counts[marks[2 * i]] += 1
-            for i in range(1, self.normal_count + 1):
-                if counts[i]:
-                    where[i] = <uint32_t>block_take(out, 8 + 4 * <Py_ssize_t>counts[i])
+            if firsts == NULL or lasts == NULL:
+                raise MemoryError()
             for i in range(n):
                 k = marks[2 * i]
-                lst = <List *>(out.data + where[k])
-                if lst.count and lst.refs[lst.count - 1] == marks[2 * i + 1]:
+                if counts[k] == 0:
+                    firsts[k] = marks[2 * i + 1]
+                elif lasts[k] == marks[2 * i + 1]:
+                    marks[2 * i] = 0
                     continue
-                lst.refs[lst.count] = marks[2 * i + 1]
-                lst.count += 1
+                lasts[k] = marks[2 * i + 1]
+                counts[k] += 1
+            for k in range(1, self.normal_count + 1):
+                if counts[k] < 2 or (counts[k] == 2 and twin and lasts[k] - firsts[k] == twin):
+                    continue
+                if lasts[k] - firsts[k] + 1 == counts[k]:
+                    lasts[k] = <uint32_t>block_take(out, 8)
+                    posting = <Posting *>(out.data + lasts[k])
+                    posting.count = counts[k]
+                    posting.refs[0] = firsts[k]
+                else:
+                    lasts[k] = <uint32_t>block_take(out, 4 + 4 * <Py_ssize_t>counts[k])
+                    firsts[k] = NO_KEY
+            for i in range(n):
+                k = marks[2 * i]
+                if k and counts[k] >= 2 and firsts[k] == NO_KEY:
+                    posting = <Posting *>(out.data + lasts[k])
+                    posting.refs[posting.count] = marks[2 * i + 1]
+                    posting.count += 1
             (<Header *>out.data).postings_end = <uint32_t>out.size
-            self.point(out, where)
+            self.point(out, counts, firsts, lasts, twin)
         finally:
-            PyMem_Free(counts)
-            PyMem_Free(where)
+            PyMem_RawFree(counts)
+            PyMem_RawFree(firsts)
+            PyMem_RawFree(lasts)
+        PyMem_RawFree(self.marks.data)
+        self.marks.data = NULL
         return 0
 
-    cdef int point(self, Block *out, const uint32_t *where) except -1:
-        """Replace the running numbers in the normal nodes by offsets of postings."""
-        cdef uint32_t at
-        cdef Node *node
-        for known in self.by_kind:
-            for offset in (<dict>known).values():
-                at = offset
-                node = <Node *>(out.data + at)
-                if node.norm == at:
-                    node.postings = where[node.postings]
+    cdef void point(
+        self, Block *out, const uint32_t *counts, const uint32_t *firsts, const uint32_t *lasts, uint32_t twin
+    ) noexcept:
+        """Replace the running numbers in the normal nodes by what they stand for."""
+        cdef uint32_t at = (<Header *>out.data).nodes, end = (<Header *>out.data).nodes_end, k
+        cdef Node *n
+        while at < end:
+            n = <Node *>(out.data + at)
+            if n.norm == at:
+                k = n.postings
+                if counts[k] == 0:
+                    n.postings = 0
+                elif counts[k] == 1:
+                    n.postings = firsts[k]
+                    n.kind |= POSTING_ONE
+                elif firsts[k] == NO_KEY:
+                    n.postings = lasts[k]
+                elif counts[k] == 2 and twin and lasts[k] - firsts[k] == twin:
+                    n.postings = firsts[k]
+                    n.kind |= POSTING_TWINS
                 else:
-                    node.postings = 0
-        return 0
+                    n.postings = lasts[k]
+                    n.kind |= POSTING_RANGE
+            at += node_size(n)
 
     cdef int put_values(self, Block *out) except -1:
-        """Open addressing: normal form -> node, half full at most."""
-        cdef uint32_t slots = 16, slot, at
-        cdef Py_ssize_t table
-        cdef uint32_t *t
-        cdef Node *node
-        while slots < 2 * self.normal_count:
-            slots *= 2
-        table = block_take(out, <Py_ssize_t>slots * 4)
-        t = <uint32_t *>(out.data + table)
-        for known in self.by_kind:
-            for offset in (<dict>known).values():
-                at = offset
-                node = <Node *>(out.data + at)
-                if node.norm == at:
-                    slot = hash_octets(node.kind, &node.tlv[0] + tlv_header(&node.tlv[0]), tlv_content(&node.tlv[0])) & (slots - 1)
-                    while t[slot]:
-                        slot = (slot + 1) & (slots - 1)
-                    t[slot] = at
+        """Open addressing: normal form -> node, two thirds full.  The two bits that an offset leaves tell most others
+        apart without a look at them."""
+        cdef uint32_t slots = self.normal_count + self.normal_count // 2 + 16, slot, hash
+        cdef Py_ssize_t table = block_take(out, <Py_ssize_t>slots * 4)
+        cdef uint32_t *t = <uint32_t *>(out.data + table)
+        cdef uint32_t at = (<Header *>out.data).nodes, end = (<Header *>out.data).nodes_end
+        cdef Node *n
+        while at < end:
+            n = <Node *>(out.data + at)
+            if n.norm == at:
+                hash = hash_octets(n.kind & KIND_MASK, &n.tlv[0] + tlv_header(&n.tlv[0]), tlv_content(&n.tlv[0]))
+                slot = slot_of(hash, slots)
+                while t[slot]:
+                    slot = slot + 1 if slot + 1 < slots else 0
+                t[slot] = at >> 2 | hash << 30
+            at += node_size(n)
         (<Header *>out.data).values = <uint32_t>table
         (<Header *>out.data).value_slots = slots
         return 0
 
     cdef int put_dns(self, Block *out) except -1:
-        """Open addressing: normal DN -> entry index + 1."""
-        cdef uint32_t slots = 16, slot, at
-        cdef Py_ssize_t table
-        cdef uint32_t *t
-        cdef Node *node
-        while slots < 2 * self.entry_count:
-            slots *= 2
-        table = block_take(out, <Py_ssize_t>slots * 4)
-        t = <uint32_t *>(out.data + table)
-        for norm, index in self.dns.items():
-            at = norm
-            node = <Node *>(out.data + at)
-            slot = hash_octets(DN_KIND, &node.tlv[0] + tlv_header(&node.tlv[0]), tlv_content(&node.tlv[0])) & (slots - 1)
+        """Open addressing: normal DN -> entry index + 1, two thirds full."""
+        cdef uint32_t slots = self.entry_count + self.entry_count // 2 + 16, slot, i
+        cdef Py_ssize_t table = block_take(out, <Py_ssize_t>slots * 4)
+        cdef uint32_t *t = <uint32_t *>(out.data + table)
+        cdef const Entry *entries = <const Entry *>(out.data + (<Header *>out.data).entries)
+        cdef Node *n
+        for i in range(self.entry_count):
+            n = <Node *>(out.data + (<Node *>(out.data + entries[i].dn)).norm)
+            slot = slot_of(hash_octets(K_DN, &n.tlv[0] + tlv_header(&n.tlv[0]), tlv_content(&n.tlv[0])), slots)
             while t[slot]:
-                slot = (slot + 1) & (slots - 1)
-            t[slot] = <uint32_t>index + 1
+                slot = slot + 1 if slot + 1 < slots else 0
+            t[slot] = i + 1
         (<Header *>out.data).dns = <uint32_t>table
         (<Header *>out.data).dn_slots = slots
         return 0
 
 
-cdef bint is_plain(bytes value) noexcept:
-    """Octets that are their own normal form under caseIgnoreMatch, told without a call."""
-    cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(value)
-    cdef Py_ssize_t n = PyBytes_GET_SIZE(value)
+cdef void *zeroed(Py_ssize_t size) except NULL:
+    cdef void *p = PyMem_RawMalloc(size if size else 1)
+    if p == NULL:
+        raise MemoryError()
+    memset(p, 0, size)
+    return p
+
+
+cdef enum:
+    NO_FORM = 0
+    IS_NORMAL = 1
+    IS_FOLDED = 2
+
+
+cdef int own_form(int kind, const uint8_t *p, Py_ssize_t n, uint8_t *folded) noexcept nogil:
+    """What outpost.ldap.matching says of the plainest values, told without a call: octets that are their own normal form,
+    or are it in lower case (`folded`); NO_FORM where only that rule can tell."""
     cdef Py_ssize_t i
     cdef uint8_t c, last = 0x20
-    for i in range(n):
-        c = p[i]
-        if c < 0x20 or c > 0x7E or 0x41 <= c <= 0x5A or (c == 0x20 and last == 0x20):
-            return False
-        last = c
-    return n > 0 and last != 0x20
+    cdef bint has_capitals = False
+    if n == 0 or kind == K_OCTET_STRING:
+        return IS_NORMAL if n else NO_FORM
+    if kind == K_CASE_IGNORE or kind == K_CASE_EXACT:
+        for i in range(n):
+            c = p[i]
+            if c < 0x20 or c > 0x7E or (c == 0x20 and last == 0x20):
+                return NO_FORM
+            has_capitals |= 0x41 <= c <= 0x5A
+            last = c
+        if last == 0x20:
+            return NO_FORM
+        if kind == K_CASE_EXACT or not has_capitals:
+            return IS_NORMAL
+        if n > SMALL:
+            return NO_FORM
+        for i in range(n):
+            folded[i] = p[i] | 0x20 if 0x41 <= p[i] <= 0x5A else p[i]
+        return IS_FOLDED
+    if kind == K_INTEGER:
+        if p[0] == 0x30 and n > 1:
+            return NO_FORM
+        for i in range(n):
+            if not 0x30 <= p[i] <= 0x39:
+                return NO_FORM
+        return IS_NORMAL
+    if kind == K_TIME:
+        if n != 15 or p[14] != 0x5A:
+            return NO_FORM
+        for i in range(14):
+            if not 0x30 <= p[i] <= 0x39:
+                return NO_FORM
+        # Later days than the 28th are those of some months only.
+        if (
+            two(p) + two(p + 2) == 0 or not 1 <= two(p + 4) <= 12 or not 1 <= two(p + 6) <= 28
+            or two(p + 8) > 23 or two(p + 10) > 59 or two(p + 12) > 59
+        ):
+            return NO_FORM
+        return IS_NORMAL
+    return NO_FORM
+
+
+cdef inline int two(const uint8_t *p) noexcept nogil:
+    return (p[0] - 0x30) * 10 + p[1] - 0x30

@@ -16,9 +16,10 @@ from outpost._fastber cimport (
     put_uint, span_any, span_bytes, span_enter, span_left,
 )
 from outpost.ldap._arena cimport (
-    FLAG_INDEXED, FLAG_MEMBERSHIP, FLAG_OPERATIONAL, FLAG_PRIVATE, FORM_ENCODED, FORM_LIST, FORM_NODE, KIND_GROUP, KIND_USER,
-    KIND_VIRTUAL_GROUP, NODE_HEADER, NO_USER, VERSION, Attribute, Entry, Header, Item, List, Name, Node, UserRow,
-    hash_octets, tlv_content, tlv_header,
+    FLAG_INDEXED, FLAG_MEMBERSHIP, FLAG_OPERATIONAL, FLAG_PRIVATE, FORM_DNS, FORM_ENCODED, FORM_LIST, FORM_LOGINS, FORM_NODE,
+    IN_RECORD, IN_SHAPE, IS_DN, KIND_GROUP, KIND_MASK, KIND_USER, KIND_VIRTUAL_GROUP, NODE_HEADER, NO_KEY, POSTING_MASK,
+    POSTING_ONE, POSTING_RANGE, POSTING_TWINS, VERSION, Attribute, Entry, Header, Item, List, Name, Node, Posting, Shape,
+    UserRow, hash_octets, kind_of, node_size, slot_of, tlv_content, tlv_header,
 )
 
 import hashlib
@@ -29,6 +30,8 @@ from outpost.ldap.matching import normalise_substring, normalise_value
 from outpost.ldap.schema import MATCHING_RULES, normal_form
 
 __all__ = ("Search", "Snapshot", "View")
+
+from libc.stdlib cimport calloc, free
 
 cdef extern from "string.h" nogil:
     void *memmem(const void *haystack, size_t haystacklen, const void *needle, size_t needlelen)
@@ -77,17 +80,32 @@ cdef struct Filter:
     int first, next             # children and siblings, -1 for none
     int constant
     uint32_t norm               # equality: the node that holds the normal form, 0 if no entry has it
+    uint32_t entry              # equality with a DN or a login name: the entry that it names, or NO_KEY
     int kind
     Py_ssize_t piece, pieces    # into the array of pieces; for sets: offset and count in `sets`
     int64_t bits
     uint32_t memo_ref
+    int memo_form
     int memo
+    bint is_counted             # of planning: `candidates` and, of an And, the part that they come from
+    Py_ssize_t candidates
+    int smallest
 
 
 cdef struct Values:
     const uint32_t *refs
     uint32_t count
     uint32_t one
+    int form                    # FORM_NODE: refs are nodes; FORM_DNS, FORM_LOGINS: entries
+
+
+# Entries, ascending and each once: those of an array, or `count` from `first` on if there is none; and others.
+cdef struct Candidates:
+    uint32_t count
+    uint32_t first
+    const uint32_t *refs
+    uint32_t more_count
+    const uint32_t *more
 
 
 cdef inline Node *node_at(const uint8_t *base, uint32_t at) noexcept nogil:
@@ -108,6 +126,40 @@ cdef inline Attribute *attribute_at(Snapshot s, uint32_t index) noexcept:
     return <Attribute *>(s.base + s.header.attributes) + index
 
 
+cdef inline const Shape *shape_of(Snapshot s, const Entry *e) noexcept:
+    return <const Shape *>(s.base + s.header.shapes) + (e.form >> 8)
+
+
+cdef inline const Item *items_of(Snapshot s, const Entry *e, int *count) noexcept:
+    """The attributes of the entry, in the order in which they are sent."""
+    cdef const Shape *shape = shape_of(s, e)
+    count[0] = shape.count
+    return <const Item *>(s.base + s.header.items) + shape.items
+
+
+cdef inline uint32_t ref_of(Snapshot s, const Entry *e, const Item *item) noexcept:
+    """What the item refers to in this entry."""
+    if item.where == IN_RECORD:
+        return (<const uint32_t *>(s.base + e.record))[item.ref]
+    return e.dn if item.where == IS_DN else item.ref
+
+
+cdef inline List *list_at(Snapshot s, uint32_t ref) noexcept:
+    return <List *>(s.base + s.header.lists + ref)
+
+
+cdef inline uint32_t login_of(Snapshot s, uint32_t entry) noexcept:
+    """The node of a user's login name."""
+    return (<const uint32_t *>(s.base + s.header.logins))[entry - s.header.logins_from]
+
+
+cdef inline uint32_t value_at(Snapshot s, const Values *values, uint32_t i) noexcept:
+    """The node of a value."""
+    if values.form == FORM_NODE:
+        return values.refs[i]
+    return entry_at(s, values.refs[i]).dn if values.form == FORM_DNS else login_of(s, values.refs[i])
+
+
 cdef inline uint8_t lower(uint8_t c) noexcept nogil:
     return c | 0x20 if 0x41 <= c <= 0x5A else c
 
@@ -122,6 +174,347 @@ cdef class _Buffer:
 
     def __dealloc__(self):
         PyBuffer_Release(&self.view)
+
+
+cdef struct Checked:
+    const uint8_t *base
+    const Header *h
+    uint8_t *nodes
+    uint8_t *lists
+    uint8_t *links
+    uint8_t *postings
+
+
+cdef inline bint has_bit(const uint8_t *bits, uint32_t at) noexcept nogil:
+    return bits[at >> 5] & (1 << (at >> 2 & 7))
+
+
+cdef inline void set_bit(uint8_t *bits, uint32_t at) noexcept nogil:
+    bits[at >> 5] |= 1 << (at >> 2 & 7)
+
+
+cdef bint is_section(const Header *h, uint64_t at, uint64_t size) noexcept nogil:
+    return not at & 3 and sizeof(Header) <= at <= h.size and size <= h.size - at
+
+
+cdef inline bint is_node(const Checked *c, uint32_t at) noexcept nogil:
+    return not at & 3 and c.h.nodes <= at < c.h.nodes_end and has_bit(c.nodes, at)
+
+
+cdef const char *check_nodes(Checked *c) noexcept nogil:
+    """Walk over the values, one behind the other; from then on an offset is a value's or it is none."""
+    cdef const Header *h = c.h
+    cdef uint32_t at = h.nodes, room
+    cdef const uint8_t *tlv
+    while at < h.nodes_end:
+        room = h.nodes_end - at
+        if room < NODE_HEADER + 2:
+            return b"a value lies outside"
+        tlv = c.base + at + NODE_HEADER
+        if tlv[1] > 0x84 or tlv[1] == 0x80 or room < <uint32_t>(NODE_HEADER + tlv_header(tlv)):
+            return b"a value has no length"
+        room -= NODE_HEADER + tlv_header(tlv)
+        # Values are padded to four octets, the last one too.
+        if tlv_content(tlv) > room or node_size(<const Node *>(c.base + at)) > h.nodes_end - at:
+            return b"a value is too long"
+        set_bit(c.nodes, at)
+        at += node_size(<const Node *>(c.base + at))
+    return NULL
+
+
+cdef const char *check_norms(Checked *c) noexcept nogil:
+    cdef const Header *h = c.h
+    cdef uint32_t at = h.nodes, form
+    cdef const Node *n
+    cdef const char *wrong
+    while at < h.nodes_end:
+        n = <const Node *>(c.base + at)
+        form = n.kind & POSTING_MASK
+        if n.kind & KIND_MASK > 8 or n.kind & ~(KIND_MASK | POSTING_MASK):
+            return b"a value of no kind"
+        if n.norm != at:
+            if n.norm and (not is_node(c, n.norm) or (<const Node *>(c.base + n.norm)).norm != n.norm):
+                return b"a normal form that is not normal"
+            if form or n.postings:
+                return b"postings of a value that is not normal"
+        elif form == POSTING_ONE:
+            if n.postings >= h.entry_count:
+                return b"postings name no entry"
+        elif form == POSTING_TWINS:
+            if not h.twin or n.postings >= h.entry_count or h.twin >= h.entry_count - n.postings:
+                return b"postings name no entry"
+        elif n.postings or form:
+            wrong = check_posting(c, n.postings, form)
+            if wrong != NULL:
+                return wrong
+        at += node_size(n)
+    return NULL
+
+
+cdef const char *check_posting(Checked *c, uint32_t at, uint32_t form) noexcept nogil:
+    cdef const Header *h = c.h
+    cdef const Posting *posting
+    cdef uint32_t i
+    if at & 3 or at < h.postings or at > h.postings_end or h.postings_end - at < 8:
+        return b"postings lie outside"
+    posting = <const Posting *>(c.base + at)
+    if form == POSTING_RANGE:
+        if posting.refs[0] >= h.entry_count or posting.count > h.entry_count - posting.refs[0]:
+            return b"postings name no entry"
+        return NULL
+    if has_bit(c.postings, at):
+        return NULL
+    set_bit(c.postings, at)
+    if posting.count > (h.postings_end - at - 4) // 4:
+        return b"postings are too long"
+    for i in range(posting.count):
+        if posting.refs[i] >= h.entry_count or (i and posting.refs[i] <= posting.refs[i - 1]):
+            return b"postings name no entry"
+    return NULL
+
+
+cdef const char *check_ref(Checked *c, int form, uint32_t ref) noexcept nogil:
+    """What an item refers to."""
+    cdef const Header *h = c.h
+    cdef const List *lst
+    cdef const Entry *e
+    cdef const Entry *entries = <const Entry *>(c.base + h.entries)
+    cdef const uint8_t *tlv
+    cdef uint32_t at, k
+    cdef uint64_t need
+    if form == FORM_NODE:
+        if is_node(c, ref):
+            return NULL
+        return b"a value lies outside"
+    at = h.lists + ref
+    if ref & 3 or ref > h.lists_end - h.lists or h.lists_end - at < 8:
+        return b"a list lies outside"
+    if (form == FORM_LIST and has_bit(c.lists, at)) or (form >= FORM_DNS and has_bit(c.links, at)):
+        return NULL
+    lst = <const List *>(c.base + at)
+    need = 8 + 4 * <uint64_t>lst.count + (lst.octets if form == FORM_ENCODED else 0)
+    if lst.count == 0 or need > h.lists_end - at:
+        return b"a list is too long"
+    need = 0
+    if form >= FORM_DNS:
+        for k in range(lst.count):
+            if lst.refs[k] >= h.entry_count or (k and lst.refs[k] <= lst.refs[k - 1]):
+                return b"a list of no entries"
+            e = entries + lst.refs[k]
+            if kind_of(e) == KIND_USER:
+                if not h.logins_from <= lst.refs[k] < h.logins_end:
+                    return b"a user without login name"
+            elif kind_of(e) != KIND_GROUP or h.logins_from <= lst.refs[k] < h.logins_end:
+                return b"a list of no members"
+            tlv = &(<const Node *>(c.base + e.dn)).tlv[0]
+            need += tlv_header(tlv) + tlv_content(tlv)
+        if need != lst.octets:
+            return b"a list of another size"
+        set_bit(c.links, at)
+        return NULL
+    for k in range(lst.count):
+        if not is_node(c, lst.refs[k]):
+            return b"a value lies outside"
+        tlv = &(<const Node *>(c.base + lst.refs[k])).tlv[0]
+        need += tlv_header(tlv) + tlv_content(tlv)
+    if form == FORM_LIST:
+        if need != lst.octets:
+            return b"a list of another size"
+        set_bit(c.lists, at)
+    return NULL
+
+
+cdef const char *check_shapes(Checked *c) noexcept nogil:
+    cdef const Header *h = c.h
+    cdef const Shape *shapes = <const Shape *>(c.base + h.shapes)
+    cdef const Item *items = <const Item *>(c.base + h.items)
+    cdef const Item *item
+    cdef uint32_t i, j
+    cdef const char *wrong
+    for i in range(h.shape_count):
+        if shapes[i].items > h.item_count or shapes[i].count > h.item_count - shapes[i].items:
+            return b"a shape lies outside"
+        for j in range(shapes[i].count):
+            item = items + shapes[i].items + j
+            if item.attribute >= h.attribute_count or item.form > FORM_LOGINS or item.where > IS_DN:
+                return b"an attribute of no type"
+            if item.where == IN_RECORD:
+                if item.ref >= shapes[i].columns:
+                    return b"a value in no column"
+            elif item.where == IS_DN:
+                if item.form != FORM_NODE:
+                    return b"a list in place of a name"
+            else:
+                wrong = check_ref(c, item.form, item.ref)
+                if wrong != NULL:
+                    return wrong
+    return NULL
+
+
+cdef const char *check_entries(Checked *c) noexcept nogil:
+    """The tree and the names, without which nothing else can be told."""
+    cdef const Header *h = c.h
+    cdef const Entry *entries = <const Entry *>(c.base + h.entries)
+    cdef const Entry *e
+    cdef uint32_t i
+    for i in range(h.entry_count):
+        e = entries + i
+        if e.parent > i or (e.parent == i) != (i == 0) or e.end <= i or e.end > h.entry_count:
+            return b"an entry out of order"
+        if not is_node(c, e.dn) or (<const Node *>(c.base + e.dn)).norm == 0:
+            return b"an entry without name"
+        if kind_of(e) > KIND_VIRTUAL_GROUP or e.form >> 8 >= h.shape_count:
+            return b"an entry of no shape"
+    return NULL
+
+
+cdef const char *check_records(Checked *c) noexcept nogil:
+    cdef const Header *h = c.h
+    cdef const Entry *entries = <const Entry *>(c.base + h.entries)
+    cdef const Shape *shape
+    cdef const Item *item
+    cdef const Entry *e
+    cdef const uint32_t *record
+    cdef uint32_t i, j
+    cdef const char *wrong
+    for i in range(h.entry_count):
+        e = entries + i
+        shape = <const Shape *>(c.base + h.shapes) + (e.form >> 8)
+        if e.record & 3 or e.record < h.records or e.record > h.records_end or shape.columns > (h.records_end - e.record) // 4:
+            return b"a record lies outside"
+        item = <const Item *>(c.base + h.items) + shape.items
+        record = <const uint32_t *>(c.base + e.record)
+        for j in range(shape.count):
+            if item[j].where == IN_RECORD:
+                wrong = check_ref(c, item[j].form, record[item[j].ref])
+                if wrong != NULL:
+                    return wrong
+        if kind_of(e) == KIND_GROUP and e.key != NO_KEY:
+            wrong = check_ref(c, FORM_DNS, e.key)
+            if wrong != NULL:
+                return wrong
+    return NULL
+
+
+cdef const char *check_users(Checked *c) noexcept nogil:
+    cdef const Header *h = c.h
+    cdef const UserRow *users = <const UserRow *>(c.base + h.users)
+    cdef const Entry *entries = <const Entry *>(c.base + h.entries)
+    cdef const uint32_t *logins = <const uint32_t *>(c.base + h.logins)
+    cdef const Entry *e
+    cdef uint32_t i
+    for i in range(h.user_count):
+        if users[i].entry >= h.entry_count or (i and users[i].pk <= users[i - 1].pk):
+            return b"a user without entry"
+        e = entries + users[i].entry
+        if kind_of(e) != KIND_USER or e.key != users[i].pk:
+            return b"a user without entry"
+    if h.twin > h.entry_count - h.logins_end and h.logins_end > h.logins_from:
+        return b"a user without group"
+    for i in range(h.logins_from, h.logins_end):
+        if not is_node(c, logins[i - h.logins_from]):
+            return b"a value lies outside"
+        if kind_of(entries + i) != KIND_USER:
+            return b"a login name of no user"
+        if h.twin and (kind_of(entries + i + h.twin) != KIND_VIRTUAL_GROUP or entries[i + h.twin].key != entries[i].key):
+            return b"a user without group"
+    return NULL
+
+
+cdef const char *check_attributes(Checked *c) noexcept nogil:
+    cdef const Header *h = c.h
+    cdef const Attribute *attributes = <const Attribute *>(c.base + h.attributes)
+    cdef const Name *names = <const Name *>(c.base + h.names)
+    cdef const uint8_t *tlv
+    cdef uint32_t i, j
+    if h.custom_from > h.attribute_count:
+        return b"more custom attributes than there are"
+    for i in range(h.attribute_count):
+        if not is_node(c, attributes[i].type):
+            return b"a value lies outside"
+        tlv = c.base + attributes[i].type + NODE_HEADER
+        for j in range(tlv_content(tlv)):
+            if tlv[tlv_header(tlv) + j] < 0x20 or tlv[tlv_header(tlv) + j] > 0x7E:
+                return b"an attribute of no name"
+        if attributes[i].kind > 8:
+            return b"an attribute of no kind"
+    for i in range(h.name_count):
+        if not is_node(c, names[i].text):
+            return b"a value lies outside"
+        if names[i].attribute >= h.attribute_count:
+            return b"a name of no attribute"
+    return NULL
+
+
+cdef const char *check_tables(Checked *c) noexcept nogil:
+    cdef const Header *h = c.h
+    cdef const uint32_t *table = <const uint32_t *>(c.base + h.values)
+    cdef uint32_t i, at, used = 0
+    for i in range(h.value_slots):
+        if table[i]:
+            used += 1
+            at = table[i] << 2
+            if not is_node(c, at) or (<const Node *>(c.base + at)).norm != at:
+                return b"a value that is not normal"
+    if used >= h.value_slots:
+        return b"a table without end"
+    table = <const uint32_t *>(c.base + h.dns)
+    used = 0
+    for i in range(h.dn_slots):
+        if table[i]:
+            used += 1
+            if table[i] > h.entry_count:
+                return b"a name of no entry"
+    if used >= h.dn_slots:
+        return b"a table without end"
+    return NULL
+
+
+cdef const char *check_arena(Checked *c, uint64_t size) noexcept nogil:
+    """NULL, or what is wrong; nothing of the arena is read before its place was looked at."""
+    cdef const Header *h = c.h
+    cdef const char *wrong
+    if h.version != VERSION:
+        return b"of another version"
+    if h.size != size or h.entry_count == 0:
+        return b"size does not match"
+    if not (sizeof(Header) <= h.nodes <= h.nodes_end and h.lists <= h.lists_end and h.records <= h.records_end
+            and h.postings <= h.postings_end):
+        return b"sections out of order"
+    if not (
+        is_section(h, h.nodes, h.nodes_end - h.nodes) and is_section(h, h.lists, h.lists_end - h.lists)
+        and is_section(h, h.records, h.records_end - h.records) and is_section(h, h.postings, h.postings_end - h.postings)
+        and is_section(h, h.shapes, <uint64_t>h.shape_count * sizeof(Shape))
+        and is_section(h, h.items, <uint64_t>h.item_count * sizeof(Item))
+        and is_section(h, h.entries, <uint64_t>h.entry_count * sizeof(Entry))
+        and is_section(h, h.attributes, <uint64_t>h.attribute_count * sizeof(Attribute))
+        and is_section(h, h.names, <uint64_t>h.name_count * sizeof(Name))
+        and is_section(h, h.users, <uint64_t>h.user_count * sizeof(UserRow))
+        and is_section(h, h.values, <uint64_t>h.value_slots * 4) and is_section(h, h.dns, <uint64_t>h.dn_slots * 4)
+    ):
+        return b"a section lies outside"
+    if h.logins_from > h.logins_end or h.logins_end > h.entry_count:
+        return b"login names of no entries"
+    if not is_section(h, h.logins, <uint64_t>(h.logins_end - h.logins_from) * 4):
+        return b"a section lies outside"
+    wrong = check_nodes(c)
+    if wrong == NULL and (not is_node(c, h.base_dn)):
+        wrong = b"a value lies outside"
+    if wrong == NULL:
+        wrong = check_norms(c)
+    if wrong == NULL:
+        wrong = check_attributes(c)
+    if wrong == NULL:
+        wrong = check_entries(c)
+    if wrong == NULL:
+        wrong = check_shapes(c)
+    if wrong == NULL:
+        wrong = check_records(c)
+    if wrong == NULL:
+        wrong = check_users(c)
+    if wrong == NULL:
+        wrong = check_tables(c)
+    return wrong
 
 
 cdef struct Output:
@@ -139,6 +532,7 @@ cdef class Snapshot:
     cdef uint32_t *names            # hash table: Name index + 1
     cdef uint32_t name_slots
     cdef dict dn_cache              # octets of a DN as asked -> entry index, or -1
+    cdef int member_of, member_uid  # attributes, -1 where there are none
 
     def __cinit__(self):
         self.names = NULL
@@ -168,155 +562,35 @@ cdef class Snapshot:
             self.header = NULL
             raise
         self.index_names()
+        self.member_of = self.attribute_of(b"memberOf", 8)
+        self.member_uid = self.attribute_of(b"memberUid", 9)
 
     # -- checking ---------------------------------------------------------------------------------
 
-    cdef int section(self, uint64_t at, uint64_t size) except -1:
-        if at & 3 or at < sizeof(Header) or at > self.header.size or size > self.header.size - at:
-            raise DecodeError("arena: a section lies outside")
-        return 0
-
-    cdef int check_node(self, uint32_t at) except -1:
-        cdef Header *h = self.header
-        cdef const uint8_t *tlv
-        if at & 3 or at < h.nodes or at > h.nodes_end or h.nodes_end - at < NODE_HEADER + 2:
-            raise DecodeError("arena: a value lies outside")
-        tlv = self.base + at + NODE_HEADER
-        if tlv[1] > 0x84 or tlv[1] == 0x80 or h.nodes_end - at < <uint32_t>(NODE_HEADER + tlv_header(tlv)):
-            raise DecodeError("arena: a value has no length")
-        if tlv_content(tlv) > h.nodes_end - at - NODE_HEADER - tlv_header(tlv):
-            raise DecodeError("arena: a value is too long")
-        return 0
-
-    cdef int check_value(self, uint32_t at) except -1:
-        cdef Node *n
-        self.check_node(at)
-        n = node_at(self.base, at)
-        if n.norm:
-            self.check_node(n.norm)
-            if node_at(self.base, n.norm).norm != n.norm:
-                raise DecodeError("arena: a normal form that is not normal")
-            self.check_postings(node_at(self.base, n.norm).postings)
-        return 0
-
-    cdef int check_postings(self, uint32_t at) except -1:
-        cdef Header *h = self.header
-        cdef List *lst
-        if at == 0:
-            return 0
-        if at & 3 or at < h.postings or at > h.postings_end or h.postings_end - at < 8:
-            raise DecodeError("arena: postings lie outside")
-        lst = <List *>(self.base + at)
-        if lst.count > (h.postings_end - at - 8) // 4:
-            raise DecodeError("arena: postings are too long")
-        if lst.count and lst.refs[lst.count - 1] >= h.entry_count:
-            raise DecodeError("arena: postings name no entry")
-        return 0
-
     cdef int check(self, Py_ssize_t size) except -1:
-        cdef Header *h = self.header
-        cdef uint32_t i, j, k
-        cdef Py_ssize_t length
-        cdef const uint8_t *tlv
-        cdef UserRow *users
-        cdef Entry *e
-        cdef Item *item
-        cdef List *lst
-        cdef uint32_t *table
-        cdef uint64_t need
-        cdef set lists = set()
-        if h.version != VERSION:
-            raise DecodeError("arena: version %d, not %d" % (h.version, VERSION))
-        if h.size != <uint64_t>size or h.entry_count == 0:
-            raise DecodeError("arena: size does not match")
-        if not (sizeof(Header) <= h.nodes <= h.nodes_end and h.lists <= h.lists_end and h.records <= h.records_end
-                and h.postings <= h.postings_end):
-            raise DecodeError("arena: sections out of order")
-        self.section(h.nodes, h.nodes_end - h.nodes)
-        self.section(h.lists, h.lists_end - h.lists)
-        self.section(h.records, h.records_end - h.records)
-        self.section(h.postings, h.postings_end - h.postings)
-        self.section(h.entries, <uint64_t>h.entry_count * sizeof(Entry))
-        self.section(h.attributes, <uint64_t>h.attribute_count * sizeof(Attribute))
-        self.section(h.names, <uint64_t>h.name_count * sizeof(Name))
-        self.section(h.users, <uint64_t>h.user_count * sizeof(UserRow))
-        if not h.value_slots or h.value_slots & (h.value_slots - 1) or not h.dn_slots or h.dn_slots & (h.dn_slots - 1):
-            raise DecodeError("arena: a table of odd size")
-        self.section(h.values, <uint64_t>h.value_slots * 4)
-        self.section(h.dns, <uint64_t>h.dn_slots * 4)
-        self.check_value(h.base_dn)
-        if h.custom_from > h.attribute_count:
-            raise DecodeError("arena: more custom attributes than there are")
-        for i in range(h.attribute_count):
-            self.check_node(attribute_at(self, i).type)
-            tlv = content(node_at(self.base, attribute_at(self, i).type), &length)
-            for j in range(<uint32_t>length):
-                if tlv[j] < 0x20 or tlv[j] > 0x7E:
-                    raise DecodeError("arena: an attribute of no name")
-            if attribute_at(self, i).kind > 8:
-                raise DecodeError("arena: an attribute of no kind")
-        for i in range(h.name_count):
-            self.check_node((<Name *>(self.base + h.names))[i].text)
-            if (<Name *>(self.base + h.names))[i].attribute >= h.attribute_count:
-                raise DecodeError("arena: a name of no attribute")
-        users = <UserRow *>(self.base + h.users)
-        for i in range(h.user_count):
-            if users[i].entry >= h.entry_count or (i and users[i].pk <= users[i - 1].pk):
-                raise DecodeError("arena: a user without entry")
-            e = entry_at(self, users[i].entry)
-            if e.kind != KIND_USER or e.pk != users[i].pk:
-                raise DecodeError("arena: a user without entry")
-        for i in range(h.entry_count):
-            e = entry_at(self, i)
-            self.check_value(e.dn)
-            if e.parent > i or (e.parent == i) != (i == 0) or e.end <= i or e.end > h.entry_count:
-                raise DecodeError("arena: an entry out of order")
-            if node_at(self.base, e.dn).norm == 0:
-                raise DecodeError("arena: an entry without name")
-            if e.record & 3 or e.record < h.records or e.record > h.records_end or e.items > (h.records_end - e.record) // sizeof(Item):
-                raise DecodeError("arena: a record lies outside")
-            for j in range(e.items):
-                item = <Item *>(self.base + e.record) + j
-                if item.attribute >= h.attribute_count or item.form > FORM_LIST:
-                    raise DecodeError("arena: an attribute of no type")
-                if item.form == FORM_NODE:
-                    self.check_value(item.ref)
-                    continue
-                if item.form == FORM_LIST and item.ref in lists:
-                    continue
-                if item.ref & 3 or item.ref < h.lists or item.ref > h.lists_end or h.lists_end - item.ref < 8:
-                    raise DecodeError("arena: a list lies outside")
-                lst = <List *>(self.base + item.ref)
-                need = 8 + 4 * <uint64_t>lst.count + (lst.octets if item.form == FORM_ENCODED else 0)
-                if lst.count == 0 or need > h.lists_end - item.ref:
-                    raise DecodeError("arena: a list is too long")
-                need = 0
-                for k in range(lst.count):
-                    self.check_value(lst.refs[k])
-                    need += tlv_header(&node_at(self.base, lst.refs[k]).tlv[0])
-                    need += tlv_content(&node_at(self.base, lst.refs[k]).tlv[0])
-                if item.form == FORM_LIST:
-                    if need != lst.octets:
-                        raise DecodeError("arena: a list of another size")
-                    lists.add(item.ref)
-        self.check_table(<uint32_t *>(self.base + h.values), h.value_slots, True)
-        self.check_table(<uint32_t *>(self.base + h.dns), h.dn_slots, False)
-        return 0
-
-    cdef int check_table(self, const uint32_t *table, uint32_t slots, bint of_nodes) except -1:
-        cdef uint32_t i, used = 0
-        for i in range(slots):
-            if table[i] == 0:
-                continue
-            used += 1
-            if of_nodes:
-                self.check_value(table[i])
-                if node_at(self.base, table[i]).norm != table[i]:
-                    raise DecodeError("arena: a value that is not normal")
-            elif table[i] > self.header.entry_count:
-                raise DecodeError("arena: a name of no entry")
-        if used >= slots:
-            raise DecodeError("arena: a table without end")
+        cdef Py_ssize_t octets = size // 32 + 1
+        cdef Checked c
+        cdef const char *wrong
+        # A bit for each place where a node, and a list of nodes or of entries that was found good, may begin.
+        memset(&c, 0, sizeof(c))
+        c.base = self.base
+        c.h = self.header
+        c.nodes = <uint8_t *>calloc(octets, 1)
+        c.lists = <uint8_t *>calloc(octets, 1)
+        c.links = <uint8_t *>calloc(octets, 1)
+        c.postings = <uint8_t *>calloc(octets, 1)
+        try:
+            if c.nodes == NULL or c.lists == NULL or c.links == NULL or c.postings == NULL:
+                raise MemoryError()
+            with nogil:
+                wrong = check_arena(&c, size)
+        finally:
+            free(c.nodes)
+            free(c.lists)
+            free(c.links)
+            free(c.postings)
+        if wrong != NULL:
+            raise DecodeError("arena: %s" % wrong.decode())
         return 0
 
     cdef int index_names(self) except -1:
@@ -365,29 +639,32 @@ cdef class Snapshot:
     cdef uint32_t find_value(self, int kind, const uint8_t *data, Py_ssize_t size) noexcept:
         """The node that holds this normal form, or 0 if no entry has it."""
         cdef uint32_t *table = <uint32_t *>(self.base + self.header.values)
-        cdef uint32_t mask = self.header.value_slots - 1
-        cdef uint32_t slot = hash_octets(kind, data, size) & mask
+        cdef uint32_t slots = self.header.value_slots
+        cdef uint32_t hash = hash_octets(kind, data, size)
+        cdef uint32_t slot = slot_of(hash, slots), at
         cdef Py_ssize_t other
         cdef const uint8_t *text
         while table[slot]:
-            if node_at(self.base, table[slot]).kind == kind:
-                text = content(node_at(self.base, table[slot]), &other)
-                if other == size and memcmp(text, data, size) == 0:
-                    return table[slot]
-            slot = (slot + 1) & mask
+            if (table[slot] ^ hash << 30) >> 30 == 0:
+                at = table[slot] << 2
+                if (node_at(self.base, at).kind & KIND_MASK) == kind:
+                    text = content(node_at(self.base, at), &other)
+                    if other == size and memcmp(text, data, size) == 0:
+                        return at
+            slot = slot + 1 if slot + 1 < slots else 0
         return 0
 
     cdef Py_ssize_t find_normal_dn(self, const uint8_t *data, Py_ssize_t size) noexcept:
         cdef uint32_t *table = <uint32_t *>(self.base + self.header.dns)
-        cdef uint32_t mask = self.header.dn_slots - 1
-        cdef uint32_t slot = hash_octets(K_DN, data, size) & mask
+        cdef uint32_t slots = self.header.dn_slots
+        cdef uint32_t slot = slot_of(hash_octets(K_DN, data, size), slots)
         cdef Py_ssize_t other
         cdef const uint8_t *text
         while table[slot]:
             text = content(node_at(self.base, node_at(self.base, entry_at(self, table[slot] - 1).dn).norm), &other)
             if other == size and memcmp(text, data, size) == 0:
                 return table[slot] - 1
-            slot = (slot + 1) & mask
+            slot = slot + 1 if slot + 1 < slots else 0
         return -1
 
     cdef Py_ssize_t find_dn(self, bytes dn) except -2:
@@ -422,10 +699,10 @@ cdef class Snapshot:
             return rows[lo].entry
         return -1
 
-    cdef Item *item_of(self, const Entry *e, int attribute) noexcept:
-        cdef Item *item = <Item *>(self.base + e.record)
-        cdef int i
-        for i in range(e.items):
+    cdef const Item *item_of(self, const Entry *e, int attribute) noexcept:
+        cdef int i, count
+        cdef const Item *item = items_of(self, e, &count)
+        for i in range(count):
             if item[i].attribute == attribute:
                 return item + i
         return NULL
@@ -472,13 +749,11 @@ cdef class Snapshot:
     def own_view(self, user_pk):
         cdef View view
         cdef Py_ssize_t me = self.find_user(user_pk)
-        cdef Py_ssize_t i, other, n
+        cdef Py_ssize_t i
         cdef Entry *e
-        cdef Item *item
+        cdef const Item *item
         cdef Values values
-        cdef const uint8_t *text
         cdef set mine
-        cdef int attribute
         if me < 0:
             return None
         mine = {me}
@@ -487,31 +762,24 @@ cdef class Snapshot:
         i = 1
         while i < self.header.entry_count:
             e = entry_at(self, i)
-            if e.kind < KIND_USER:
+            if kind_of(e) < KIND_USER:
                 mine.add(i)
             i = e.end
         view = View.__new__(View)
         view.snapshot = self
+        view.own_entry = <uint32_t>me
         view.own_dn = node_at(self.base, entry_at(self, me).dn).norm
-        attribute = self.attribute_of(b"memberOf", 8)
-        item = self.item_of(entry_at(self, me), attribute) if attribute >= 0 else NULL
+        item = self.item_of(entry_at(self, me), self.member_of)
         if item != NULL:
-            self.all_values(item, &values)
+            self.all_values(entry_at(self, me), item, &values)
             for i in range(values.count):
-                if node_at(self.base, values.refs[i]).norm:
-                    text = content(node_at(self.base, node_at(self.base, values.refs[i]).norm), &n)
-                    other = self.find_normal_dn(text, n)
-                    if other >= 0 and entry_at(self, other).kind == KIND_GROUP:
-                        mine.add(other)
-        for posting in self.postings_of(view.own_dn):
-            if posting >= self.header.entry_count:
-                raise DecodeError("arena: postings name no entry")
-            if entry_at(self, posting).kind == KIND_VIRTUAL_GROUP and entry_at(self, posting).pk == entry_at(self, me).pk:
-                mine.add(posting)
-                # Nobody can set this one. memberUid compares exactly, so its node is another than that of cn.
-                item = self.item_of(entry_at(self, posting), self.attribute_of(b"memberUid", 9))
-                if item != NULL and item.form == FORM_NODE:
-                    view.own_name = node_at(self.base, item.ref).norm
+                if values.form == FORM_DNS and kind_of(entry_at(self, values.refs[i])) == KIND_GROUP:
+                    mine.add(values.refs[i])
+        if self.header.logins_from <= me < self.header.logins_end:
+            # Nobody can set this one. memberUid compares exactly, so its node is another than that of cn.
+            view.own_name = node_at(self.base, login_of(self, <uint32_t>me)).norm
+            if self.header.twin:
+                mine.add(me + self.header.twin)
         ordered = sorted(mine)
         view.entries = <uint32_t *>PyMem_Malloc(4 * len(ordered))
         if view.entries == NULL:
@@ -521,24 +789,133 @@ cdef class Snapshot:
             view.count += 1
         return view
 
-    cdef list postings_of(self, uint32_t norm):
-        cdef List *lst
-        cdef uint32_t i
-        if norm == 0 or node_at(self.base, norm).postings == 0:
-            return []
-        lst = <List *>(self.base + node_at(self.base, norm).postings)
-        return [lst.refs[i] for i in range(lst.count)]
+    cdef void postings(self, uint32_t norm, Candidates *out) noexcept:
+        """Who holds a value of this normal form in any indexed attribute, but for membership."""
+        cdef const Node *n = node_at(self.base, norm)
+        cdef Posting *posting
+        cdef uint32_t form = n.kind & POSTING_MASK
+        out.more_count = 0
+        out.more = NULL
+        if form == POSTING_ONE:
+            out.count = 1
+            out.refs = &n.postings
+        elif form == POSTING_TWINS:
+            out.count = 2
+            out.refs = NULL
+            out.first = n.postings
+        elif n.postings == 0:
+            out.count = 0
+            out.refs = &n.postings
+        else:
+            posting = <Posting *>(self.base + n.postings)
+            out.count = posting.count
+            out.first = posting.refs[0]
+            out.refs = &posting.refs[0]
+            if form == POSTING_RANGE:
+                out.refs = NULL
 
-    cdef void all_values(self, const Item *item, Values *out) noexcept:
+    cdef uint32_t fill(self, uint32_t norm, const Candidates *c, uint32_t *out) noexcept:
+        """All of them, in order."""
+        cdef uint32_t i, j = 0, n = 0, one
+        for i in range(c.count):
+            if c.refs != NULL:
+                one = c.refs[i]
+            elif node_at(self.base, norm).kind & POSTING_MASK == POSTING_TWINS:
+                one = c.first + (self.header.twin if i else 0)
+            else:
+                one = c.first + i
+            while j < c.more_count and c.more[j] < one:
+                out[n] = c.more[j]
+                n += 1
+                j += 1
+            if j < c.more_count and c.more[j] == one:
+                j += 1
+            out[n] = one
+            n += 1
+        while j < c.more_count:
+            out[n] = c.more[j]
+            n += 1
+            j += 1
+        return n
+
+    cdef list postings_of(self, uint32_t norm):
+        cdef Candidates c
+        cdef uint32_t *all
+        if norm == 0:
+            return []
+        self.postings(norm, &c)
+        all = <uint32_t *>PyMem_Malloc(4 * (<Py_ssize_t>c.count + 1))
+        if all == NULL:
+            raise MemoryError()
+        try:
+            return [all[i] for i in range(self.fill(norm, &c, all))]
+        finally:
+            PyMem_Free(all)
+
+    cdef void linked(self, const Entry *e, int attribute, Candidates *out) noexcept:
+        """Add whoever holds this entry in an attribute of membership."""
+        cdef const Item *item
+        cdef const List *lst
+        if attribute == self.member_of:
+            if kind_of(e) != KIND_GROUP or e.key == NO_KEY:
+                return
+            lst = list_at(self, e.key)
+        else:
+            # Of the groups above a group, which may be further away than its parents, each is tested all the same.
+            item = self.item_of(e, self.member_of)
+            if item == NULL or item.form != FORM_DNS:
+                return
+            lst = list_at(self, ref_of(self, e, item))
+        out.more_count = lst.count
+        out.more = &lst.refs[0]
+
+    cdef void holders_of(self, int attribute, uint32_t norm, uint32_t named, Candidates *out) noexcept:
+        """Whoever may hold a value of this normal form in this attribute, which names that entry or NO_KEY."""
+        self.postings(norm, out)
+        if named != NO_KEY and (attribute == self.member_of or attribute_at(self, attribute).flags & FLAG_MEMBERSHIP):
+            self.linked(entry_at(self, named), attribute, out)
+
+    cdef uint32_t named_by(self, int attribute, uint32_t norm) noexcept:
+        """The entry that a normal value of an attribute of membership names, or NO_KEY."""
+        cdef Py_ssize_t size, found
+        cdef const uint8_t *text
+        cdef Candidates c
+        cdef const Posting *posting
+        cdef uint32_t i, one
+        if norm == 0 or (attribute != self.member_of and not attribute_at(self, attribute).flags & FLAG_MEMBERSHIP):
+            return NO_KEY
+        if attribute != self.member_uid:
+            text = content(node_at(self.base, norm), &size)
+            found = self.find_normal_dn(text, size)
+            return NO_KEY if found < 0 else <uint32_t>found
+        # Virtual groups hold login names, each its own user's; what else compares exactly may be anybody's.
+        self.postings(norm, &c)
+        for i in range(c.count):
+            one = c.refs[i] if c.refs != NULL else c.first + i
+            if self.header.twin and kind_of(entry_at(self, one)) == KIND_VIRTUAL_GROUP and one >= self.header.twin:
+                one -= self.header.twin
+                if self.header.logins_from <= one < self.header.logins_end:
+                    if node_at(self.base, login_of(self, one)).norm == norm:
+                        return one
+        return NO_KEY
+
+    cdef void all_values(self, const Entry *e, const Item *item, Values *out) noexcept:
         cdef List *lst
+        cdef uint32_t ref = ref_of(self, e, item)
+        out.form = FORM_NODE
         if item.form == FORM_NODE:
-            out.one = item.ref
+            out.one = ref
             out.refs = &out.one
             out.count = 1
-        else:
-            lst = <List *>(self.base + item.ref)
-            out.refs = &lst.refs[0]
-            out.count = lst.count
+            return
+        lst = list_at(self, ref)
+        out.refs = &lst.refs[0]
+        out.count = lst.count
+        if item.form >= FORM_DNS:
+            out.form = item.form
+            if item.form == FORM_LOGINS:
+                # Users come before groups.
+                out.count = <uint32_t>lower_bound(out.refs, out.count, self.header.logins_end)
 
     def search(self, SearchRequest request not None, View view not None, size_limit=0, tuple attributes=None, whole=False):
         cdef Search search
@@ -569,9 +946,9 @@ cdef class Snapshot:
         cdef Py_ssize_t index = self.find_dn(dn)
         cdef int a
         cdef Entry *e
-        cdef Item *item
+        cdef const Item *item
         cdef Values values
-        cdef uint32_t i, norm = 0
+        cdef uint32_t norm = 0
         if view.snapshot is not self:
             raise ValueError("a view of another snapshot")
         if index < 0 or not view.holds(<uint32_t>index):
@@ -590,17 +967,29 @@ cdef class Snapshot:
         if normal is None:
             return 21
         norm = self.find_value(attribute_at(self, a).kind, <const uint8_t *>PyBytes_AS_STRING(<bytes>normal), PyBytes_GET_SIZE(<bytes>normal))
-        if norm:
+        if norm and self.holds_norm(&values, norm, self.named_by(a, norm)):
+            return 6
+        return 5
+
+    cdef bint holds_norm(self, const Values *values, uint32_t norm, uint32_t named) noexcept:
+        """Whether a value of this normal form, which names that entry or NO_KEY, is among them."""
+        cdef uint32_t i
+        cdef Py_ssize_t at
+        if values.form == FORM_NODE:
             for i in range(values.count):
                 if node_at(self.base, values.refs[i]).norm == norm:
-                    return 6
-        return 5
+                    return True
+            return False
+        if named == NO_KEY:
+            return False
+        at = lower_bound(values.refs, values.count, named)
+        return at < values.count and values.refs[at] == named
 
     def user_pk(self, bytes dn not None):
         cdef Py_ssize_t index = self.find_dn(dn)
-        if index < 0 or entry_at(self, <uint32_t>index).kind != KIND_USER:
+        if index < 0 or kind_of(entry_at(self, <uint32_t>index)) != KIND_USER:
             return -1
-        return entry_at(self, <uint32_t>index).pk
+        return entry_at(self, <uint32_t>index).key
 
     def dn_of_user(self, user_pk):
         cdef Py_ssize_t index = self.find_user(user_pk)
@@ -612,12 +1001,14 @@ cdef class View:
     cdef Snapshot snapshot
     cdef uint32_t *entries          # NULL: everything
     cdef uint32_t count
-    cdef uint32_t own_dn            # normal nodes of what may be seen in member lists
+    cdef uint32_t own_entry         # what may be seen in member lists, and its normal nodes
+    cdef uint32_t own_dn
     cdef uint32_t own_name
 
     def __cinit__(self):
         self.entries = NULL
         self.count = 0
+        self.own_entry = NO_KEY
         self.own_dn = 0
         self.own_name = 0
 
@@ -636,14 +1027,20 @@ cdef class View:
     cdef void values_of(self, const Entry *e, const Item *item, Values *out) noexcept:
         """What of an attribute may be seen; count 0 means that the attribute is not there."""
         cdef uint32_t i, norm
+        cdef Py_ssize_t at
         cdef int flags
-        self.snapshot.all_values(item, out)
-        if self.entries == NULL or e.kind == KIND_USER:
+        self.snapshot.all_values(e, item, out)
+        if self.entries == NULL or kind_of(e) == KIND_USER:
             return
         flags = attribute_at(self.snapshot, item.attribute).flags
         if flags & FLAG_PRIVATE:
             out.count = 0
         elif flags & FLAG_MEMBERSHIP:
+            if out.form != FORM_NODE:
+                at = lower_bound(out.refs, out.count, self.own_entry)
+                out.refs += at
+                out.count = 1 if at < out.count and out.refs[0] == self.own_entry else 0
+                return
             for i in range(out.count):
                 norm = node_at(self.snapshot.base, out.refs[i]).norm
                 if norm and (norm == self.own_dn or norm == self.own_name):
@@ -821,6 +1218,7 @@ cdef class Search:
         memset(f, 0, sizeof(Filter))
         f.op = op
         f.attribute = -1
+        f.entry = NO_KEY
         f.first = -1
         f.next = -1
         self.filter_count += 1
@@ -921,6 +1319,8 @@ cdef class Search:
         self.filters[index].piece = self.piece_count
         self.filters[index].pieces = 1
         self.filters[index].norm = self.snapshot.find_value(kind, p, size)
+        if op == FILTER_EQUALITY:
+            self.filters[index].entry = self.snapshot.named_by(attribute, self.filters[index].norm)
         self.new_piece(p, size, 0)
         return index
 
@@ -1113,11 +1513,11 @@ cdef class Search:
                     todo.append(other)
         if not upwards:
             return self.set_filter(OP_IN_SET, attribute, found)
-        found = {self.entry_named(other) for other in found}
-        for posting in s.postings_of(norm):
-            if posting < s.header.entry_count and entry_at(s, posting).kind != KIND_GROUP:
-                if self.holds(posting, attribute, norm):
-                    found.add(posting)
+        # In a damaged arena an entry's name may lead nowhere.
+        found = {index for index in [self.entry_named(other) for other in found] if index >= 0}
+        for posting in self.candidates_of(attribute, norm):
+            if kind_of(entry_at(s, posting)) != KIND_GROUP and self.holds(posting, attribute, norm):
+                found.add(posting)
         return self.set_filter(OP_ENTRIES, attribute, found)
 
     cdef int set_filter(self, int op, int attribute, set found) except -1:
@@ -1129,6 +1529,20 @@ cdef class Search:
         self.filters[index].pieces = 1
         self.new_piece(<const uint8_t *>PyBytes_AS_STRING(packed), len(found), 0)
         return index
+
+    cdef list candidates_of(self, int attribute, uint32_t norm):
+        """Whoever may hold a value of this normal form in this attribute."""
+        cdef Snapshot s = self.snapshot
+        cdef Candidates c
+        cdef uint32_t *all
+        s.holders_of(attribute, norm, s.named_by(attribute, norm), &c)
+        all = <uint32_t *>PyMem_Malloc(4 * (<Py_ssize_t>c.count + c.more_count + 1))
+        if all == NULL:
+            raise MemoryError()
+        try:
+            return [all[i] for i in range(s.fill(norm, &c, all))]
+        finally:
+            PyMem_Free(all)
 
     cdef Py_ssize_t entry_named(self, uint32_t norm) except -2:
         """Index of the entry with this normal DN, or -1."""
@@ -1142,7 +1556,7 @@ cdef class Search:
         cdef Py_ssize_t index
         cdef uint32_t i
         cdef int member_of
-        cdef Item *item
+        cdef const Item *item
         cdef Values values
         cdef list out = []
         if self.view.entries != NULL:
@@ -1153,7 +1567,7 @@ cdef class Search:
         member_of = s.attribute_of(b"memberOf", 8)
         if not attribute_at(s, attribute).flags & FLAG_MEMBERSHIP and attribute != member_of:
             for posting in s.postings_of(norm):
-                if posting < s.header.entry_count and self.holds(posting, attribute, norm):
+                if self.holds(posting, attribute, norm):
                     out.append(node_at(s.base, entry_at(s, posting).dn).norm)
             return out
         attribute = member_of if attribute != member_of else s.attribute_of(b"member", 6)
@@ -1161,36 +1575,32 @@ cdef class Search:
         item = s.item_of(entry_at(s, <uint32_t>index), attribute) if index >= 0 and attribute >= 0 else NULL
         if item == NULL:
             return out
-        s.all_values(item, &values)
+        s.all_values(entry_at(s, <uint32_t>index), item, &values)
         for i in range(values.count):
-            norm = node_at(s.base, values.refs[i]).norm
-            index = self.entry_named(norm) if norm else -1
-            if index >= 0 and entry_at(s, <uint32_t>index).kind == KIND_GROUP:
+            norm = node_at(s.base, value_at(s, &values, i)).norm
+            index = values.refs[i] if values.form == FORM_DNS else self.entry_named(norm) if norm else -1
+            if index >= 0 and kind_of(entry_at(s, <uint32_t>index)) == KIND_GROUP:
                 out.append(norm)
         return out
 
     cdef bint holds(self, uint32_t index, int attribute, uint32_t norm) noexcept:
         """Whether the entry visibly holds a value of this normal form."""
         cdef Entry *e = entry_at(self.snapshot, index)
-        cdef Item *item = self.snapshot.item_of(e, attribute)
+        cdef const Item *item = self.snapshot.item_of(e, attribute)
         cdef Values values
-        cdef uint32_t i
         if item == NULL:
             return False
         self.view.values_of(e, item, &values)
-        for i in range(values.count):
-            if node_at(self.snapshot.base, values.refs[i]).norm == norm:
-                return True
-        return False
+        return self.snapshot.holds_norm(&values, norm, self.snapshot.named_by(attribute, norm))
 
     # -- testing one entry ------------------------------------------------------------------------
 
     cdef int test(self, const Entry *e, int index) noexcept:
         cdef Filter *f = self.filters + index
-        cdef Item *item
+        cdef const Item *item
         cdef Values values
         cdef int child, result, one
-        cdef uint32_t i, norm
+        cdef uint32_t i, norm, raw, ref
         cdef Snapshot s = self.snapshot
         if f.op == FILTER_AND or f.op == FILTER_OR:
             # RFC 4511 4.5.1.7: And is FALSE if any is FALSE; Or is TRUE if any is TRUE; else Undefined if any is.
@@ -1227,30 +1637,31 @@ cdef class Search:
         if f.op == FILTER_EQUALITY:
             if f.norm == 0:
                 return FALSE
-            if item.form == FORM_NODE and self.view.entries == NULL:
-                return node_at(s.base, item.ref).norm == f.norm
-            if self.view.entries == NULL and item.ref == f.memo_ref:
-                return f.memo
+            if self.view.entries == NULL:
+                ref = ref_of(s, e, item)
+                if item.form == FORM_NODE:
+                    return node_at(s.base, ref).norm == f.norm
+                # Many entries share their lists.
+                if ref == f.memo_ref and item.form == f.memo_form:
+                    return f.memo
         self.view.values_of(e, item, &values)
         if f.op == FILTER_PRESENT:
             return values.count > 0
-        result = FALSE
+        if f.op == FILTER_EQUALITY:
+            result = s.holds_norm(&values, f.norm, f.entry)
+            if self.view.entries == NULL:
+                f.memo_ref = ref_of(s, e, item)
+                f.memo_form = item.form
+                f.memo = result
+            return result
         for i in range(values.count):
-            if f.op == FILTER_EQUALITY:
-                if node_at(s.base, values.refs[i]).norm == f.norm:
-                    result = TRUE
-                    break
-                continue
-            norm = node_at(s.base, values.refs[i]).norm
+            raw = value_at(s, &values, i)
+            norm = node_at(s.base, raw).norm
             if norm == 0 and f.op != OP_TEXT:
                 continue
-            if self.test_value(f, values.refs[i], norm):
-                result = TRUE
-                break
-        if f.op == FILTER_EQUALITY and self.view.entries == NULL:
-            f.memo_ref = item.ref
-            f.memo = result
-        return result
+            if self.test_value(f, raw, norm):
+                return TRUE
+        return FALSE
 
     cdef bint test_value(self, const Filter *f, uint32_t raw, uint32_t norm) noexcept:
         cdef Snapshot s = self.snapshot
@@ -1336,24 +1747,27 @@ cdef class Search:
         return same_form(f.kind, text, size, piece)
 
     cdef int test_any(self, const Entry *e, const Filter *f) noexcept:
-        cdef Item *item = <Item *>(self.snapshot.base + e.record)
+        cdef Snapshot s = self.snapshot
+        cdef int i, count
+        cdef const Item *item = items_of(s, e, &count)
         cdef Values values
-        cdef uint32_t i, j, norm
+        cdef uint32_t j, norm, raw
         cdef bint found
         if f.norm == 0 and (f.constant == f.kind or f.constant == K_CASE_IGNORE):
             return FALSE
-        for i in range(e.items):
-            if attribute_at(self.snapshot, item[i].attribute).kind != f.constant:
+        for i in range(count):
+            if attribute_at(s, item[i].attribute).kind != f.constant:
                 continue
             self.view.values_of(e, item + i, &values)
             for j in range(values.count):
-                norm = node_at(self.snapshot.base, values.refs[j]).norm
+                raw = value_at(s, &values, j)
+                norm = node_at(s.base, raw).norm
                 if f.constant == f.kind:
                     found = norm == f.norm
                 elif f.constant == K_TELEPHONE:
-                    found = self.is_text(f, values.refs[j])
+                    found = self.is_text(f, raw)
                 elif f.constant == K_CASE_IGNORE:
-                    found = self.is_exactly(f, values.refs[j], norm)
+                    found = self.is_exactly(f, raw, norm)
                 else:
                     found = self.is_folded(f, norm)
                 if found:
@@ -1405,7 +1819,7 @@ cdef class Search:
 
     cdef int choose(self) except -1:
         """Take the smallest set of candidates that surely holds every match; each is tested all the same."""
-        cdef const uint32_t *found = NULL
+        cdef const uint32_t *found
         cdef Py_ssize_t count
         self.candidates = NULL
         self.at = self.lo
@@ -1417,113 +1831,121 @@ cdef class Search:
             return 0
         if self.hi - self.lo <= 8:
             return 0
-        count = self.plan(self.root, &found, 0)
+        count = self.count(self.root)
         if count < 0 or count >= self.hi - self.lo:
             return 0
+        found = self.borrow(self.root)
+        if found == NULL:
+            self.owned = <uint32_t *>PyMem_Malloc(4 * (count + 1))
+            if self.owned == NULL:
+                raise MemoryError()
+            count = self.take(self.root, self.owned)
+            found = self.owned
         self.candidates = found
         self.at = lower_bound(found, count, self.lo)
         self.stop = lower_bound(found, count, self.hi)
         return 0
 
-    cdef Py_ssize_t plan(self, int index, const uint32_t **out, int depth) except -2:
-        """Count of candidates, ascending in `out`; -1 where only a scan will do."""
+    cdef bint is_indexed(self, const Filter *f) noexcept:
+        return attribute_at(self.snapshot, f.attribute).flags & FLAG_INDEXED
+
+    cdef Py_ssize_t count(self, int index) noexcept:
+        """Candidates at most; -1 where only a scan will do."""
         cdef Filter *f = self.filters + index
-        cdef const uint32_t *one = NULL
-        cdef Py_ssize_t best = -1, n, total = 0
+        if not f.is_counted:
+            f.candidates = self.counted(f)
+            f.is_counted = True
+        return f.candidates
+
+    cdef Py_ssize_t counted(self, Filter *f) noexcept:
+        cdef Candidates c
+        cdef Py_ssize_t n, total = 0, i
         cdef int child
-        cdef List *lst
         if f.op == OP_CONSTANT and f.constant != TRUE:
             return 0
         if f.op == FILTER_EQUALITY:
             if f.norm == 0:
                 return 0
-            if not attribute_at(self.snapshot, f.attribute).flags & FLAG_INDEXED:
+            if not self.is_indexed(f):
                 return -1
-            if node_at(self.snapshot.base, f.norm).postings == 0:
-                return 0
-            lst = <List *>(self.snapshot.base + node_at(self.snapshot.base, f.norm).postings)
-            out[0] = &lst.refs[0]
-            return lst.count
+            self.snapshot.holders_of(f.attribute, f.norm, f.entry, &c)
+            return <Py_ssize_t>c.count + c.more_count
         if f.op == OP_ENTRIES:
-            out[0] = <const uint32_t *>self.pieces[f.piece].data
             return self.pieces[f.piece].size
-        if f.op == OP_IN_SET:
-            return self.plan_set(f, out)
         if f.op == FILTER_AND:
+            f.smallest = -1
             child = f.first
             while child >= 0:
-                # Unions make arrays; one level of them is enough for what clients send.
-                n = self.plan(child, &one, depth + 1)
-                if n >= 0 and (best < 0 or n < best):
-                    best = n
-                    out[0] = one
+                n = self.count(child)
+                if n >= 0 and (f.smallest < 0 or n < total):
+                    total = n
+                    f.smallest = child
                     if n == 0:
-                        return 0
+                        break
                 child = self.filters[child].next
-            return best
-        if f.op == FILTER_OR and self.owned == NULL:
+            return -1 if f.smallest < 0 else total
+        if f.op == OP_IN_SET:
+            if not self.is_indexed(f):
+                return -1
+            for i in range(self.pieces[f.piece].size):
+                self.set_candidates(f, i, &c)
+                total += <Py_ssize_t>c.count + c.more_count
+        elif f.op == FILTER_OR:
             child = f.first
             while child >= 0:
-                if self.filters[child].op == FILTER_OR:
-                    return -1
-                n = self.plan(child, &one, depth + 1)
+                n = self.count(child)
                 if n < 0:
                     return -1
                 total += n
                 child = self.filters[child].next
-            if total > (self.hi - self.lo) // 4 or self.owned != NULL:
-                return -1
-            return self.unite(f, total, out)
-        return -1
-
-    cdef Py_ssize_t plan_set(self, const Filter *f, const uint32_t **out) except -2:
-        """Whoever holds one of a set of values."""
-        cdef Snapshot s = self.snapshot
-        cdef Piece *piece = self.pieces + f.piece
-        cdef const uint32_t *nodes = <const uint32_t *>piece.data
-        cdef Py_ssize_t i, total = 0
-        cdef List *lst
-        if self.owned != NULL or not attribute_at(s, f.attribute).flags & FLAG_INDEXED:
+        else:
             return -1
-        for i in range(piece.size):
-            if node_at(s.base, nodes[i]).postings:
-                total += (<List *>(s.base + node_at(s.base, nodes[i]).postings)).count
-        if total == 0:
-            return 0
-        if total > (self.hi - self.lo) // 4:
-            return -1
-        self.owned = <uint32_t *>PyMem_Malloc(total * 4)
-        if self.owned == NULL:
-            raise MemoryError()
-        total = 0
-        for i in range(piece.size):
-            if node_at(s.base, nodes[i]).postings:
-                lst = <List *>(s.base + node_at(s.base, nodes[i]).postings)
-                memcpy(self.owned + total, &lst.refs[0], lst.count * 4)
-                total += lst.count
-        out[0] = self.owned
-        return sort_distinct(self.owned, total)
+        return -1 if total > (self.hi - self.lo) // 4 else total
 
-    cdef Py_ssize_t unite(self, const Filter *f, Py_ssize_t total, const uint32_t **out) except -2:
-        cdef const uint32_t *one = NULL
-        cdef uint32_t *all
-        cdef Py_ssize_t n, used = 0
-        cdef int child = f.first
-        if total == 0:
-            return 0
-        all = <uint32_t *>PyMem_Malloc(total * 4)
-        if all == NULL:
-            raise MemoryError()
-        self.owned = all
-        while child >= 0:
-            n = self.plan(child, &one, 1)
-            if n < 0 or used + n > total:
-                return -1
-            memcpy(all + used, one, n * 4)
-            used += n
-            child = self.filters[child].next
-        out[0] = all
-        return sort_distinct(all, used)
+    cdef void set_candidates(self, const Filter *f, Py_ssize_t i, Candidates *out) noexcept:
+        """Whoever holds the i-th of a set of values."""
+        cdef uint32_t norm = (<const uint32_t *>self.pieces[f.piece].data)[i]
+        self.snapshot.holders_of(f.attribute, norm, self.snapshot.named_by(f.attribute, norm), out)
+
+    cdef const uint32_t *borrow(self, int index) noexcept:
+        """The candidates where they lie, ascending, as many as `count` says; NULL if they have to be made."""
+        cdef Filter *f = self.filters + index
+        cdef Candidates c
+        if f.op == FILTER_EQUALITY and f.norm:
+            self.snapshot.holders_of(f.attribute, f.norm, f.entry, &c)
+            if c.more_count == 0:
+                return c.refs
+            return c.more if c.count == 0 else NULL
+        if f.op == OP_ENTRIES:
+            return <const uint32_t *>self.pieces[f.piece].data
+        return self.borrow(f.smallest) if f.op == FILTER_AND and f.smallest >= 0 else NULL
+
+    cdef Py_ssize_t take(self, int index, uint32_t *out) noexcept:
+        """Write the candidates, ascending and each once, `count` of them at most; how many there are."""
+        cdef Filter *f = self.filters + index
+        cdef Candidates c
+        cdef Py_ssize_t n = 0, i
+        cdef int child
+        if f.op == FILTER_EQUALITY:
+            if f.norm == 0:
+                return 0
+            self.snapshot.holders_of(f.attribute, f.norm, f.entry, &c)
+            return self.snapshot.fill(f.norm, &c, out)
+        if f.op == OP_ENTRIES:
+            memcpy(out, self.pieces[f.piece].data, self.pieces[f.piece].size * 4)
+            return self.pieces[f.piece].size
+        if f.op == FILTER_AND:
+            return 0 if f.smallest < 0 else self.take(f.smallest, out)
+        if f.op == OP_IN_SET:
+            for i in range(self.pieces[f.piece].size):
+                self.set_candidates(f, i, &c)
+                n += self.snapshot.fill((<const uint32_t *>self.pieces[f.piece].data)[i], &c, out + n)
+        elif f.op == FILTER_OR:
+            child = f.first
+            while child >= 0:
+                n += self.take(child, out + n)
+                child = self.filters[child].next
+        return sort_distinct(out, n)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -1571,13 +1993,14 @@ cdef class Search:
     cdef int put_entry(self, const Entry *e, Output *out) except -1:
         """One SearchResultEntry message (RFC 4511 4.5.2)."""
         cdef Snapshot s = self.snapshot
-        cdef Item *item = <Item *>(s.base + e.record)
+        cdef int count
+        cdef const Item *item = items_of(s, e, &count)
         cdef const uint8_t *dn = &node_at(s.base, e.dn).tlv[0]
         cdef Py_ssize_t dn_size = tlv_header(dn) + tlv_content(dn)
         cdef Py_ssize_t attributes = 0, operation, message
         cdef uint8_t *p
         cdef int i
-        for i in range(e.items):
+        for i in range(count):
             if self.selected[item[i].attribute]:
                 attributes += self.item_size(e, item + i)
         operation = dn_size + ber_size(attributes)
@@ -1589,7 +2012,7 @@ cdef class Search:
         memcpy(p, dn, dn_size)
         p += dn_size
         p = put_header(p, 0x30, attributes)
-        for i in range(e.items):
+        for i in range(count):
             if self.selected[item[i].attribute]:
                 p = self.put_item(e, item + i, p)
         out.size = p - out.data
@@ -1604,7 +2027,7 @@ cdef class Search:
         if self.types_only and values.count:
             return 0
         for i in range(values.count):
-            tlv = &node_at(self.snapshot.base, values.refs[i]).tlv[0]
+            tlv = &node_at(self.snapshot.base, value_at(self.snapshot, values, i)).tlv[0]
             octets += tlv_header(tlv) + tlv_content(tlv)
         return octets
 
@@ -1615,13 +2038,13 @@ cdef class Search:
         cdef Py_ssize_t type_size = tlv_header(tlv) + tlv_content(tlv)
         cdef Values values
         cdef Py_ssize_t octets
-        if self.view.entries == NULL and not self.types_only:
+        if self.view.entries == NULL and not self.types_only and item.form != FORM_LOGINS:
             if item.form == FORM_ENCODED:
-                return (<List *>(s.base + item.ref)).octets
-            if item.form == FORM_LIST:
-                octets = (<List *>(s.base + item.ref)).octets
+                return list_at(s, ref_of(s, e, item)).octets
+            if item.form != FORM_NODE:
+                octets = list_at(s, ref_of(s, e, item)).octets
             else:
-                tlv = &node_at(s.base, item.ref).tlv[0]
+                tlv = &node_at(s.base, ref_of(s, e, item)).tlv[0]
                 octets = tlv_header(tlv) + tlv_content(tlv)
         else:
             octets = self.octets_of(e, item, &values)
@@ -1638,16 +2061,16 @@ cdef class Search:
         cdef Values values
         cdef List *lst
         cdef uint32_t i
-        if self.view.entries == NULL and not self.types_only:
-            s.all_values(item, &values)
+        if self.view.entries == NULL and not self.types_only and item.form != FORM_LOGINS:
             if item.form == FORM_ENCODED:
-                lst = <List *>(s.base + item.ref)
+                lst = list_at(s, ref_of(s, e, item))
                 memcpy(p, <uint8_t *>&lst.refs[0] + 4 * <Py_ssize_t>lst.count, lst.octets)
                 return p + lst.octets
-            if item.form == FORM_LIST:
-                octets = (<List *>(s.base + item.ref)).octets
+            s.all_values(e, item, &values)
+            if item.form != FORM_NODE:
+                octets = list_at(s, ref_of(s, e, item)).octets
             else:
-                tlv = &node_at(s.base, item.ref).tlv[0]
+                tlv = &node_at(s.base, values.one).tlv[0]
                 octets = tlv_header(tlv) + tlv_content(tlv)
         else:
             octets = self.octets_of(e, item, &values)
@@ -1660,7 +2083,7 @@ cdef class Search:
         if self.types_only:
             return p
         for i in range(values.count):
-            tlv = &node_at(s.base, values.refs[i]).tlv[0]
+            tlv = &node_at(s.base, value_at(s, &values, i)).tlv[0]
             n = tlv_header(tlv) + tlv_content(tlv)
             memcpy(p, tlv, n)
             p += n

@@ -6,11 +6,18 @@ from typing import Final
 
 from outpost.identity import LdapProvider, People
 from outpost.ldap._arena import BASE, CONTAINER, GROUP, USER, VIRTUAL_GROUP, Builder
-from outpost.ldap.entries import Directory, custom_names
-from outpost.ldap.matching import normalise_value
+from outpost.ldap.entries import Directory
 from outpost.ldap.schema import ATTRIBUTE_TYPES, custom_attribute, normal_form
 
 _KINDS: Final = {"base": BASE, "container": CONTAINER, "user": USER, "group": GROUP, "virtual_group": VIRTUAL_GROUP}
+
+COMMON: Final = frozenset(
+    {
+        "objectClass", "structuralObjectClass", "hasSubordinates", "subschemaSubentry", "ak-active", "ak-superuser",
+        "userAccountControl", "sambaAcctFlags", "sambaGroupType", "groupType",
+    }
+)  # fmt: skip
+"""Attributes whose values most entries of a kind have alike."""
 
 
 def compile_people(people: People, provider: LdapProvider) -> bytes:
@@ -19,10 +26,7 @@ def compile_people(people: People, provider: LdapProvider) -> bytes:
     Raises ConfigError for a base DN that is none; of two people whose names are the same in a DN the first is kept.
     """
     directory = Directory(people, provider)
-    pending = list(directory.entries())
-    custom = custom_names(pending)
-    types = [*ATTRIBUTE_TYPES, *(custom_attribute(name) for name in custom)]
-    index = {t.name.lower(): i for i, t in enumerate(types)}
+    types = [*ATTRIBUTE_TYPES, *(custom_attribute(name) for name in directory.custom_names())]
     builder = Builder(
         [
             (
@@ -35,26 +39,20 @@ def compile_people(people: People, provider: LdapProvider) -> bytes:
         ],
         len(ATTRIBUTE_TYPES),
         normal_form,
+        frozenset(i for i, t in enumerate(types) if t.name in COMMON),
     )
-    for entry in pending:
-        if entry.normal is not None:
-            builder.teach(entry.dn, entry.normal)
     container = -1
-    seen: set[bytes] = set()
-    for entry in pending:
-        normal = entry.normal or normalise_value(4, entry.dn)
-        if normal is None or normal in seen:
-            continue
-        seen.add(normal)
-        if entry.normal is None:
-            builder.teach(entry.dn, normal)
+    for entry in directory.entries():
         at = builder.add(
             entry.dn,
             0 if entry.kind == "container" else container,
             _KINDS[entry.kind],
             entry.user_pk,
-            [(index[name.lower()], value) for name, value in entry.attributes],
+            entry.attributes,
+            entry.normal,
+            entry.login,
+            entry.holders,
         )
-        if entry.kind == "container":
+        if entry.kind == "container" or container < 0:
             container = at
     return builder.finish(people.generation)

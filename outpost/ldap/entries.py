@@ -11,13 +11,14 @@ import json
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from outpost.errors import ConfigError, DecodeError
 from outpost.identity import Group, LdapProvider, People, User
+from outpost.ldap._arena import Links
 from outpost.ldap.dn import LONG_VALUE, escape, normalise, parse
 from outpost.ldap.schema import ATTRIBUTE_TYPES, INVALID_IN_NAMES
 from outpost.ldap.sids import RID_BASE, dns_domain, domain_sid, group_rid, guid, netbios_name, packed, user_rid
@@ -72,6 +73,10 @@ class EntryValues:
     """`base`, `container`, `user`, `group` or `virtual_group`."""
     user_pk: int
     attributes: list[tuple[str, Value]]
+    login: bytes | None = None
+    """Of a user."""
+    holders: Links | None = None
+    """Of a group: the entries whose memberOf names it."""
 
 
 class Naming:
@@ -226,7 +231,8 @@ class Directory:
         self._users = [
             user
             for user in sorted(people.users, key=lambda user: user.username)
-            if self._admit(user.pk, user.username, self.naming.of_user(user), self._user_dns, taken)
+            if self._is_whole(user)
+            and self._admit(user.pk, user.username, self.naming.of_user(user), self._user_dns, taken)
         ]
         self._groups = [
             group
@@ -235,18 +241,36 @@ class Directory:
         ]
         self.groups = {group.pk: group for group in self._groups}
         self._above: dict[str, tuple[str, ...]] = {}
-        self._members: dict[str, list[User]] = {pk: [] for pk in self.groups}
-        self._children: dict[str, list[str]] = {pk: [] for pk in self.groups}
+        # Members are known by where their entries come: behind the base and the first container.
+        self._first_user = 3 if provider.options.samba else 2
+        first_group = self._first_user + len(self._users) + 1
+        self._places = {group.pk: first_group + i for i, group in enumerate(self._groups)}
+        before, between = [b""] * self._first_user, [b""]
+        self._dns: list[bytes] = [*before, *self._user_dns.values(), *between, *self._group_dns.values()]
+        self._logins: list[bytes] = [*before, *(user.username.encode() for user in self._users)]
+        self._member_of: list[list[int]] = []
+        """By user: the places of his groups, ascending."""
+        self._members: dict[str, list[int]] = {pk: [] for pk in self.groups}
+        self._children: dict[str, list[int]] = {pk: [] for pk in self.groups}
         self._parents = {
             group.pk: [pk for pk in dict.fromkeys(group.parents) if pk in self.groups and pk != group.pk]
             for group in self._groups
         }
         for pk, parents in self._parents.items():
             for parent in parents:
-                self._children[parent].append(pk)
-        for user in self._users:
-            for pk in self.memberships(user):
-                self._members[pk].append(user)
+                self._children[parent].append(self._places[pk])
+        members = [self._members[group.pk] for group in self._groups]
+        for place, user in enumerate(self._users, self._first_user):
+            mine = self._places_of(user)
+            self._member_of.append(mine)
+            for group_place in mine:
+                members[group_place - first_group].append(place)
+        self._below: dict[str, list[int]] = {}
+        """By group: the groups whose memberOf names it, where that is more than its children."""
+        if provider.options.nested_groups == "effective":
+            for group in self._groups:
+                for pk in self.ancestors(group.pk):
+                    self._below.setdefault(pk, []).append(self._places[group.pk])
         options = provider.options
         self._sid = options.domain_sid or domain_sid(self.naming.normal)
         self._user_rids: dict[int, int] = {}
@@ -257,6 +281,15 @@ class Directory:
         """RIDs that groups have."""
         if options.samba or options.active_directory:
             self._number_sids()
+
+    def _is_whole(self, user: User) -> bool:
+        """Whether there can be the user's own group, too, whose DN is a little longer."""
+        dn, normal = self.naming.of_virtual_group(user)
+        try:
+            return bool(normal or normalise(dn))
+        except DecodeError:
+            self.left_out.append(user.username)
+            return False
 
     def _admit(
         self, pk: Any, name: str, dn: tuple[bytes, bytes | None], dns: dict[Any, bytes], taken: set[bytes]
@@ -287,15 +320,15 @@ class Directory:
         self._own_rids = _unshared({pk: gid for pk, gid in own.items() if gid not in taken}, group_rid)
         self._carried = frozenset((*self._group_rids.values(), *self._own_rids.values()))
 
-    def memberships(self, user: User) -> Sequence[str]:
-        """pks of the groups that the user is a member of, directly or effectively as the provider says."""
-        direct = [pk for pk in dict.fromkeys(user.groups) if pk in self.groups]
-        if self.provider.options.nested_groups != "effective":
-            return direct
-        found = dict.fromkeys(direct)
-        for pk in direct:
-            found.update(dict.fromkeys(self.ancestors(pk)))
-        return list(found)
+    def _places_of(self, user: User) -> list[int]:
+        """The groups that the user is a member of, directly or effectively as the provider says."""
+        places = self._places
+        direct = {places[pk] for pk in user.groups if pk in places}
+        if self.provider.options.nested_groups == "effective":
+            for pk in user.groups:
+                if pk in places:
+                    direct.update(places[above] for above in self.ancestors(pk))
+        return sorted(direct)
 
     def ancestors(self, pk: str) -> tuple[str, ...]:
         """Every group above this one, once, whatever cycles there are."""
@@ -318,14 +351,34 @@ class Directory:
         if self.provider.options.samba:
             yield self._samba_domain()
         yield self._container(naming.users, "users", len(self._users))
-        for user in self._users:
-            yield self._user(user)
+        for user, places in zip(self._users, self._member_of, strict=True):
+            yield self._user(user, places)
         yield self._container(naming.groups, "groups", len(self._groups))
         for group in self._groups:
             yield self._group(group)
         yield self._container(naming.virtual_groups, "virtual-groups", len(self._users))
         for user in self._users:
             yield self._virtual_group(user)
+
+    def custom_names(self) -> list[str]:
+        """Descriptions that the schema does not know, each in its first spelling."""
+        found: dict[str, str] = {}
+        told: set[str] = set()
+        """Keys that were looked at with a value."""
+        for name, _ in self._base().attributes:
+            if name.lower() not in _CANONICAL:
+                found.setdefault(name.lower(), name)
+        everybody: list[User | Group] = [*self._users, *self._groups]
+        for one in everybody:
+            if not one.attributes or told.issuperset(one.attributes):
+                continue
+            username = one.username if isinstance(one, User) else None
+            values = custom_values(one.attributes, username)
+            for lower, (name, _) in values.items():
+                if lower not in _CANONICAL:
+                    found.setdefault(lower, name)
+            told.update(key for key in one.attributes if attribute_name(str(key)).lower() in values)
+        return sorted(found.values())
 
     def _base(self) -> EntryValues:
         naming = self.naming
@@ -452,7 +505,7 @@ class Directory:
             found.append(("groupType", b"-2147483646"))
         return classes, found
 
-    def _user(self, user: User) -> EntryValues:
+    def _user(self, user: User, member_of: list[int]) -> EntryValues:
         dn = self._user_dns[user.pk]
         name = user.username.encode()
         full = user.name.strip()
@@ -476,7 +529,7 @@ class Directory:
             ("loginShell", options.login_shell.encode()),
             ("ak-active", _truth(user.is_active)),
             ("ak-superuser", _truth(user.is_superuser)),
-            ("memberOf", [self._group_dns[pk] for pk in self.memberships(user)]),
+            ("memberOf", Links(member_of, self._dns)),
         ]
         built += extra
         built += _common(dn, identifier, b"goauthentik.io/ldap/user")
@@ -487,15 +540,18 @@ class Directory:
         ):
             if at is not None:
                 built.append((attribute, generalized_time(at)))
-        return EntryValues(dn, self._normals[dn], "user", user.pk, _merged(built, user.attributes, user.username))
+        attributes = _merged(built, user.attributes, user.username)
+        return EntryValues(dn, self._normals[dn], "user", user.pk, attributes, name)
 
     def _group(self, group: Group) -> EntryValues:
         dn = self._group_dns[group.pk]
         name = group.name.encode()
         users = self._members[group.pk]
-        members = [self._user_dns[user.pk] for user in users] + [self._group_dns[pk] for pk in self._children[group.pk]]
+        entries = users + self._children[group.pk]
+        members = Links(entries, self._dns)
         effective = self.provider.options.nested_groups == "effective"
         above = self.ancestors(group.pk) if effective else self._parents[group.pk]
+        holders = Links(users + self._below.get(group.pk, []), self._dns) if effective else members
         classes, extra = self._extra_of_group(self._group_rids.get(group.pk), group.pk.encode())
         built: list[tuple[str, Value]] = [
             ("objectClass", GROUP_CLASSES + classes),
@@ -506,12 +562,13 @@ class Directory:
             ("ak-superuser", _truth(group.is_superuser)),
             ("member", members),
             ("uniqueMember", members),
-            ("memberUid", [user.username.encode() for user in users]),
-            ("memberOf", [self._group_dns[pk] for pk in above]),
+            ("memberUid", Links(entries, self._logins, True, len(users))),
+            ("memberOf", Links(sorted(self._places[pk] for pk in above), self._dns)),
         ]
         built += extra
         built += _common(dn, group.pk.encode(), b"groupOfUniqueNames")
-        return EntryValues(dn, self._normals[dn], "group", -1, _merged(built, group.attributes, None))
+        attributes = _merged(built, group.attributes, None)
+        return EntryValues(dn, self._normals[dn], "group", -1, attributes, None, holders)
 
     def _virtual_group(self, user: User) -> EntryValues:
         dn, normal = self.naming.of_virtual_group(user)
@@ -549,13 +606,3 @@ def _merged(
         if values:
             merged.append((name, values))
     return merged + list(custom.values())
-
-
-def custom_names(entries: Iterable[EntryValues]) -> list[str]:
-    """Descriptions that the schema does not know, each in its first spelling."""
-    found: dict[str, str] = {}
-    for entry in entries:
-        for name, _ in entry.attributes:
-            if name.lower() not in _CANONICAL:
-                found.setdefault(name.lower(), name)
-    return sorted(found.values())

@@ -14,7 +14,6 @@ from outpost.ldap.entries import (
     Directory,
     EntryValues,
     attribute_name,
-    custom_names,
     custom_values,
     generalized_time,
     text_value,
@@ -503,7 +502,7 @@ def test_custom_names() -> None:
     made = directory(
         user(1, "a", attributes={"colour": "x", "mail": "y"}), user(2, "b", attributes={"COLOUR": "x", "shoe": "4"})
     )
-    assert custom_names(made.entries()) == ["colour", "shoe"]
+    assert made.custom_names() == ["colour", "shoe"]
 
 
 def test_generalized_time_is_utc_in_whole_seconds() -> None:

@@ -53,7 +53,7 @@ import uvloop
 from outpost.errors import DecodeError
 from outpost.identity import LdapOptions, LdapProvider, People, User
 from outpost.ldap.dn import normalise
-from outpost.ldap.entries import Directory, EntryValues, attribute_name, custom_names, text_value
+from outpost.ldap.entries import Directory, EntryValues, attribute_name, text_value
 from outpost.ldap.matching import WITH_ORDERING, Kind, normalise_value
 from outpost.ldap.schema import ATTRIBUTE_TYPES, MATCHING_RULES, OBJECT_CLASSES
 from tests.ldap import decode, encode, generate, slapd
@@ -481,8 +481,11 @@ async def compare(place: Path, seed: int, count: int) -> tuple[Counter[str], lis
     met: Counter[str] = Counter()
     options = (LdapOptions(nested_groups="direct"), LdapOptions(nested_groups="effective", uid="username"))
     providers = [LdapProvider(n, f"provider{n}", base, f"app{n}", options=options[n]) for n, base in enumerate(BASES)]
-    directories = [list(Directory(people, p).entries()) for p in providers]
-    dictionary = slapd.Dictionary(custom_names(e for d in directories for e in d))
+    worlds = [Directory(people, p) for p in providers]
+    directories = [list(one.entries()) for one in worlds]
+    dictionary = slapd.Dictionary(
+        sorted({name.lower(): name for one in worlds for name in one.custom_names()}.values())
+    )
     judge = Judge(dictionary)
     bases = [slapd.Base(p.base_dn, d) for p, d in zip(providers, directories, strict=True)]
     with slapd.running(place, dictionary, bases) as port:
@@ -559,8 +562,9 @@ def test_ten_thousand_searches_are_answered_as_slapd_answers_them(tmp_path) -> N
 
 
 def test_a_difference_is_seen() -> None:
-    entries = list(Directory(organisation(1), LdapProvider(1, "p", BASES[0], "app")).entries())
-    dictionary = slapd.Dictionary(custom_names(entries))
+    directory = Directory(organisation(1), LdapProvider(1, "p", BASES[0], "app"))
+    entries = list(directory.entries())
+    dictionary = slapd.Dictionary(directory.custom_names())
     judge, keys = Judge(dictionary), Keys(entries, dictionary)
     question = Question(BASES[0].encode(), 2, encode.octets("cn", 0x87), (b"*",), sort=(("cn", None, False),))
 

@@ -72,7 +72,7 @@ def damage(chance: random.Random, arena: bytes) -> bytes:
     words = len(arena) // 4
     for _ in range(chance.choice((1, 1, 1, 2, 4))):
         # The header is small and everything hangs on it.
-        at = 4 * (chance.randrange(6, 36) if chance.random() < 0.2 else chance.randrange(6, words))
+        at = 4 * (chance.randrange(6, 42) if chance.random() < 0.2 else chance.randrange(6, words))
         (old,) = struct.unpack_from("<I", wrong, at)
         one = chance.random()
         if one < 0.3:
