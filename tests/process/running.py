@@ -65,9 +65,9 @@ class Appliance:
     def said(self) -> str:
         return "".join(self.raw)
 
-    def event(self, pattern: str) -> dict[str, Any]:
+    def event(self, pattern: str, patience_s: float = PATIENCE_S) -> dict[str, Any]:
         """The next log line whose event matches; those before it are skipped."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while (left := deadline - time.monotonic()) > 0:
             try:
                 line = self._lines.get(timeout=left)

@@ -438,8 +438,8 @@ async def test_a_hung_server_costs_a_bind_its_deadline_and_the_others_nothing() 
 # -- certificates -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
-async def test_a_rotated_certificate_is_served_within_two_seconds_and_no_handshake_fails(rounds: int) -> None:
+async def test_a_rotated_certificate_is_served_within_two_seconds_and_no_handshake_fails() -> None:
+    """With connection upon connection for ten minutes: `test_authentik_long.py`."""
     stub = people()
     pair = with_certificate(stub)
     failures: list[Exception] = []
@@ -471,7 +471,7 @@ async def test_a_rotated_certificate_is_served_within_two_seconds_and_no_handsha
                 await asyncio.sleep(0.02)
 
         busy = [asyncio.create_task(keep_connecting(scheme)) for scheme in ("ldaps", "starttls")]
-        for _ in range(rounds):
+        for _ in range(3):
             renew(pair)
             for _ in range(2):  # the server says it twice
                 await stub.tell(2)
@@ -480,7 +480,7 @@ async def test_a_rotated_certificate_is_served_within_two_seconds_and_no_handsha
                 return {await shown("ldaps"), await shown("starttls")} == {serial()}
 
             await eventually(is_new, 2.0)
-            await asyncio.sleep(0.2 if rounds < 10 else 3.0)
+            await asyncio.sleep(0.2)
         good = serial()
         pair.key = "-----BEGIN PRIVATE KEY-----\nbroken\n-----END PRIVATE KEY-----\n"
         pair.fingerprint = "00"
@@ -490,4 +490,4 @@ async def test_a_rotated_certificate_is_served_within_two_seconds_and_no_handsha
         is_over.set()
         await asyncio.gather(*busy)
     assert failures == []
-    assert handshakes > 4 * rounds
+    assert handshakes > 12

@@ -21,6 +21,7 @@ def crowd(users: int, groups: int, per_user: int) -> Stub:
         mine = {(i * 7 + j * 13) % groups: None for j in range(per_user)}
         stub.add_user(f"user{i}", f"pw-{i}", *[found[k] for k in mine], attributes={"employeeNumber": i})
     stub.add_provider(stub.add_outpost("ldap"), "ldap-main")
+    stub.crowd = list(stub.users.values())
     return stub
 
 
@@ -29,6 +30,8 @@ async def serve(options: argparse.Namespace) -> None:
     if options.searcher:
         searcher = stub.user_named(options.searcher)
         searcher.can_search, searcher.password_change_date = True, "2020-01-01T00:00:00Z"
+    for outpost in stub.outposts.values():
+        outpost.log_level = options.log_level
     if options.fail:
         stub.fail(options.fail)
     everybody = itertools.cycle(list(stub.users.values()))
@@ -61,6 +64,7 @@ def main() -> None:
     parser.add_argument("--per-user", type=int, default=5)
     parser.add_argument("--churn", type=int, default=0)
     parser.add_argument("--fail", default="")
+    parser.add_argument("--log-level", default="info", help="what the server asks its outposts for")
     parser.add_argument("--searcher", default="", help="user who may search the directory")
     asyncio.run(serve(parser.parse_args()))
 

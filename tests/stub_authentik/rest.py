@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tests.stub_authentik.server import Stub
 
 Caller = Outpost | User | None
+PAGE = {"page": "", "page_size": ""}
+COMPLETE = {**PAGE, "ordering": "pk", "include_groups": "true"}
+"""How the users are listed for a complete copy."""
 
 
 class Refusal(Exception):
@@ -254,9 +257,13 @@ class Rest:
         return self._paged(request, found)
 
     def users(self, request: web.Request, caller: Caller) -> web.Response:
-        found = self._filter_users(request) if self._may_read(caller) else []
         with_groups = request.query.get("include_groups", "true") == "true" or self._stub.release.is_legacy
-        self._order(request, found, "username")
+        crowd = self._stub.crowd
+        if crowd is not None and self._may_read(caller) and dict(request.query) | PAGE == COMPLETE:
+            found = crowd
+        else:
+            found = self._filter_users(request) if self._may_read(caller) else []
+            self._order(request, found, "username")
         return self._paged(request, found, lambda one: self._stub.user_json(one, with_groups=with_groups), "user")
 
     def _filter_users(self, request: web.Request) -> list[User]:

@@ -76,6 +76,8 @@ class Stub:
         self.executor = Executor(self)
         self.faults: list[Fault] = []
         self.max_page_size = 100_000
+        self.crowd: list[User] | None = None
+        """All users by pk, where nobody comes or goes any more: many thousands are not sorted for every page."""
         self.push_delay_s = 0.0
         self.clock_ahead_s = 0.0
         """What the Date header is ahead of the machine."""

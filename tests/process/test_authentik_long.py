@@ -1,0 +1,215 @@
+"""Figures at the real process with a server made for tests as a process of its own, at full length with `make slow`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from tests.backends.authentik.appliance import small
+from tests.backends.authentik.keys import renew
+from tests.backends.authentik.test_acceptance_long import program
+from tests.backends.authentik.test_catalog import with_certificate
+from tests.ldap import decode, encode
+from tests.ldap.testbed import Client, trusting
+from tests.process.running import BASE, Appliance, environment, user_dn
+from tests.process.test_authentik import COMMAND, until_ready
+from tests.stub_authentik.server import LDAP_TOKEN
+
+QUICK, FULL = "quick", pytest.param("full", marks=[pytest.mark.slow, pytest.mark.timeout(7200)])
+CROWDS = {"quick": (1_000, 50, 7, 20), "full": (100_000, 5_000, 200, 1_000)}
+"""Users, groups, refreshes, users who log in."""
+START_TLS = "1.3.6.1.4.1.1466.20037"
+OK = 0
+
+
+@contextlib.asynccontextmanager
+async def crowd(*options: str) -> AsyncIterator[str]:
+    """The URL of a server with many people."""
+    async with program("tests.stub_authentik.process", *options) as stub:
+        assert stub.stdout is not None
+        yield (await stub.stdout.readline()).decode().strip()
+
+
+@contextlib.asynccontextmanager
+async def started(url: str, *options: str) -> AsyncIterator[Appliance]:
+    running = Appliance([*COMMAND, *options], environment(AUTHENTIK_HOST=url, AUTHENTIK_TOKEN=LDAP_TOKEN))
+    try:
+        await asyncio.to_thread(running.wait_until_listening)
+        yield running
+        assert await asyncio.to_thread(running.stop) == 0
+        assert "Traceback" not in running.said
+    finally:
+        running.end()
+
+
+async def connected(running: Appliance, source: str = "127.0.0.1") -> Client:
+    return Client(*await asyncio.open_connection("127.0.0.1", running.ports["ldap"], local_addr=(source, 0)))
+
+
+class Process:
+    """What the operating system knows about a process."""
+
+    def __init__(self, pid: int) -> None:
+        self._place = Path(f"/proc/{pid}")
+
+    @property
+    def resident(self) -> int:
+        """Octets."""
+        return int((self._place / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def files(self) -> int:
+        return len(list((self._place / "fd").iterdir()))
+
+    @property
+    def cpu_s(self) -> float:
+        fields = (self._place / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    async def until_idle(self) -> None:
+        """Whatever was begun, such as compiling a directory, is done."""
+        quiet = 0
+        while quiet < 3:
+            before = self.cpu_s
+            await asyncio.sleep(0.1)
+            quiet = quiet + 1 if self.cpu_s - before < 0.03 else 0
+
+
+async def themselves(running: Appliance, names: list[str], met: Counter[str]) -> None:
+    """Each binds on a connection of his own and reads what he may: himself."""
+    for n, name in enumerate(names):
+        client = await connected(running, f"127.0.1.{1 + n % 250}")
+        assert await client.bind(user_dn(name), f"pw-{name.removeprefix('user')}") == OK
+        code, found, _ = await client.search(BASE, "(objectClass=user)", ["cn"])
+        assert (code, [one["cn"] for one in found]) == (OK, [[name.encode()]])
+        await client.close()
+        met["searches"] += 1
+
+
+@pytest.mark.parametrize("length", [QUICK, FULL])
+async def test_refreshes_and_many_users_leave_the_memory_as_it_was(length: str) -> None:
+    """People change before each of the refreshes; a thousand of them log in and read themselves, again and again."""
+    users, groups, refreshes, dns = CROWDS[length]
+    options = ["--users", str(users), "--groups", str(groups), "--per-user", "20", "--churn", "50"]
+    met: Counter[str] = Counter()
+    chance = random.Random(1)
+    names = [f"user{n}" for n in range(dns)]
+    resident = []
+    async with crowd(*options, "--log-level", "debug") as url, started(url) as running:
+        process = Process(running.process.pid)
+        while (await asyncio.to_thread(running.get, "/-/ready"))[0] != 200:
+            await asyncio.sleep(0.2)
+        for number in range(1, refreshes + 1):
+            running.raw.clear()
+            line = {"changed": False}
+            while not line["changed"]:  # they change when the server is asked, and may be read before
+                running.send(signal.SIGHUP)
+                line = await asyncio.to_thread(running.event, "^users and groups read$", 300)
+            assert line["users"] == users
+            await themselves(running, names if number in (1, refreshes) else chance.sample(names, dns // 10), met)
+            await process.until_idle()
+            resident.append(process.resident)
+        print(f"{met['searches']} logins; MiB {[round(one / 2**20, 1) for one in resident]}")
+    allowed = 0.05 if length == "full" else 0.25
+    assert abs(resident[-1] - resident[4]) <= resident[4] * allowed
+    assert met["searches"] >= 2 * dns
+
+
+@dataclass
+class Handshakes:
+    """Connections at a steady rate, half LDAPS and half StartTLS, and which certificate each was shown."""
+
+    running: Appliance
+    seen: list[tuple[float, int]] = field(default_factory=list)
+    """When it was begun, on the loop's clock, and the serial number."""
+    failures: list[BaseException] = field(default_factory=list)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def keep_connecting(self, per_second: int) -> None:
+        loop = asyncio.get_running_loop()
+        began, number = loop.time(), 0
+        while True:
+            number += 1
+            task = loop.create_task(self._one(is_upgraded=number % 2 == 0))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+            await asyncio.sleep(max(0.0, began + number / per_second - loop.time()))
+
+    async def _one(self, *, is_upgraded: bool) -> None:
+        began = asyncio.get_running_loop().time()
+        try:
+            self.seen.append((began, await self.serial(is_upgraded=is_upgraded)))
+        except Exception as exc:
+            self.failures.append(exc)
+
+    async def serial(self, *, is_upgraded: bool) -> int:
+        """The number of the certificate that is served now."""
+        port = self.running.ports["ldap" if is_upgraded else "ldaps"]
+        async with asyncio.timeout(10):
+            if is_upgraded:
+                client = Client(*await asyncio.open_connection("127.0.0.1", port))
+                client.send(encode.extended(client.next_id, START_TLS))
+                assert decode.result((await client.message()).content)[0] == OK
+                await client.writer.start_tls(trusting())
+            else:
+                client = Client(*await asyncio.open_connection("127.0.0.1", port, ssl=trusting()))
+            octets = client.writer.get_extra_info("ssl_object").getpeercert(True)
+            assert await client.bind("", "") == OK
+            await client.close()
+        return x509.load_der_x509_certificate(octets).serial_number
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_certificates_rotate_for_ten_minutes_under_fifty_connections_a_second() -> None:
+    stub = small()
+    pair = with_certificate(stub)
+    loop = asyncio.get_running_loop()
+
+    def serial() -> int:
+        return x509.load_pem_x509_certificate(pair.certificate.encode()).serial_number
+
+    async with stub, started(stub.url) as running:
+        await until_ready(running)
+        await stub.until(lambda: len(stub.hellos) > 0)
+        handshakes = Handshakes(running)
+        rotations = [(loop.time(), serial())]
+        busy = loop.create_task(handshakes.keep_connecting(50))
+        for _ in range(20):
+            renew(pair)
+            rotations.append((loop.time(), serial()))
+            for _ in range(2):  # the server says it twice
+                await stub.tell(2)
+            await asyncio.sleep(30)
+        good = serial()
+        pair.key = "-----BEGIN PRIVATE KEY-----\nbroken\n-----END PRIVATE KEY-----\n"
+        pair.fingerprint = "00"
+        await stub.tell(2)
+        line = await asyncio.to_thread(running.event, "cannot be used, the last good one stays")
+        assert line["level"] == "error"
+        assert {await handshakes.serial(is_upgraded=is_upgraded) for is_upgraded in (False, True)} == {good}
+        busy.cancel()
+        await asyncio.gather(busy, *handshakes.tasks, return_exceptions=True)
+    assert handshakes.failures == []
+    assert len(handshakes.seen) >= 50 * 600 * 0.95
+    latest = 0.0
+    for i, (at, number) in enumerate(rotations):
+        until = rotations[i + 1][0] if i + 1 < len(rotations) else loop.time()
+        during = sorted((began - at, shown) for began, shown in handshakes.seen if at <= began < until)
+        assert {shown for _, shown in during} <= {number, rotations[max(0, i - 1)][1]}
+        old = [after for after, shown in during if shown != number]
+        latest = max(latest, *old, 0.0)
+    print(
+        f"{len(handshakes.seen)} handshakes, the last with an old certificate {latest * 1e3:.0f} ms after its rotation"
+    )
+    assert latest < 2.0
