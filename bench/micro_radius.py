@@ -10,8 +10,9 @@ from typing import Any
 from pyrad.dictionary import Dictionary
 from pyrad.packet import AuthPacket
 
-from outpost._fastradius import Packet, Replies, Request, SharedSecret, decode, encode_request, hide_user_password
+from outpost._fastradius import Packet, SharedSecret, decode, encode_request, hide_user_password
 from outpost.identity import Accepted, Decision, Identity, RadiusProvider, Secret, Source
+from outpost.radius._intake import Replies, Request
 from outpost.radius.clients import ClientTable
 from outpost.radius.dictionary import shipped
 from outpost.radius.exchange import Exchange

@@ -1,4 +1,50 @@
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
+
+cdef enum:
+    LONGEST = 4096
+    LONGEST_PASSWORD = 128
+
+cdef enum Verdict:
+    V_FINE = 0
+    V_TOO_SHORT = 1
+    V_BAD_LENGTH = 2
+    V_BAD_ATTRIBUTE = 3
+    V_TOO_MANY_ATTRIBUTES = 4
+    V_MALFORMED_MESSAGE_AUTHENTICATOR = 5
+    V_BAD_MESSAGE_AUTHENTICATOR = 6
+    V_BAD_REQUEST_AUTHENTICATOR = 7
+
+cdef enum Code:
+    ACCESS_REQUEST = 1
+    ACCESS_ACCEPT = 2
+    ACCOUNTING_REQUEST = 4
+    STATUS_SERVER = 12
+    DISCONNECT_REQUEST = 40
+    COA_REQUEST = 43
+
+cdef enum:
+    # Service-Type of a MAC authentication bypass (RFC 2865 5.6).
+    CALL_CHECK = 10
+
+
+cdef struct Parts:
+    # Header, and where attributes start; 0 for those that are not there.
+    int size
+    int code
+    int identifier
+    int service_type
+    bint is_ambiguous
+    bint has_eap
+    bint has_ms_chap
+    int user_name_at
+    int user_password_at
+    int chap_password_at
+    int chap_challenge_at
+    int state_at
+    int calling_station_id_at
+    int nas_identifier_at
+    int message_authenticator_at
+    int proxy_state_octets
 
 
 cdef class SharedSecret:
@@ -9,67 +55,23 @@ cdef class SharedSecret:
 
 cdef class Packet:
     cdef readonly bytes octets
-    cdef readonly int code
-    cdef readonly int identifier
-    cdef readonly int service_type
-    cdef readonly bint is_ambiguous
-    cdef readonly bint has_eap
-    cdef readonly bint has_ms_chap
+    cdef Parts parts
     cdef SharedSecret secret
-    cdef int user_name_at
-    cdef int user_password_at
-    cdef int chap_password_at
-    cdef int chap_challenge_at
-    cdef int state_at
-    cdef int calling_station_id_at
-    cdef int nas_identifier_at
-    cdef int message_authenticator_at
-    cdef int proxy_state_octets
     cdef bytes value_at(self, int offset)
     cpdef bytes key(self, bytes path)
 
 
-cdef class Kept:
-    cdef bytes key
-    cdef bytes request
-    cdef bytes reply
-    cdef double expires_at
-
-
-cdef class Replies:
-    cdef dict kept
-    cdef object order
-    cdef Py_ssize_t most
-    cdef Py_ssize_t most_octets
-    cdef Py_ssize_t octets
-    cdef double lifetime_s
-    cdef bytes look(self, bytes key, bytes request, double now)
-    cdef int add(self, bytes key, bytes request, bytes reply, double now) except -1
-    cdef Kept oldest(self)
-    cdef int expire_some(self, double now, int most) except -1
-    cdef int forget(self, Kept gone) except -1
-
-
-cdef class Peer:
-    cdef readonly object client
-    cdef readonly object source
-    cdef readonly SharedSecret secret
-    cdef bint is_signature_required
-    cdef bint is_proxy_state_free
-
-
-cdef class Request:
-    cdef readonly Packet packet
-    cdef readonly object client
-    cdef readonly object source
-    cdef readonly bytes path
-    cdef readonly bytes key
-    cdef readonly double received_at
-    cdef readonly bint is_live
-    cdef readonly bint is_superseding
-
-
-cdef class Intake:
-    cdef readonly Replies replies
-    cdef readonly object pending
-    cdef int let_go(self, Request request) except -1
+cdef int outline(const uint8_t *raw, Py_ssize_t received, Parts *parts) noexcept nogil
+cdef int authenticity(const uint8_t *raw, Py_ssize_t received, const Parts *parts, SharedSecret secret) noexcept
+cdef Packet made_packet(const uint8_t *raw, const Parts *parts, SharedSecret secret)
+cdef bint is_plain_login(const uint8_t *raw, const Parts *parts) noexcept nogil
+cdef int plain_password(const uint8_t *raw, const Parts *parts, SharedSecret secret, uint8_t *out) noexcept
+cdef Py_ssize_t compose_reply(
+    const uint8_t *raw,
+    const Parts *parts,
+    SharedSecret secret,
+    int code,
+    const uint8_t *added,
+    Py_ssize_t extra,
+    uint8_t *out,
+) noexcept

@@ -1,10 +1,10 @@
 # cython: language_level=3, auto_pickle=False, boundscheck=False, wraparound=False, initializedcheck=False
-"""RADIUS packets in C: parse, judge, unhide, sign, recognise (RFC 2865, 2869, 3579, 5080).
+"""RADIUS packets in C: parse, judge, unhide, sign (RFC 2865, 2869, 3579).
 
-Knows no names and no clock: it says what a datagram is, whether its authenticators hold and satisfy the
-policy it is told, whether it was seen before, and builds replies.  A bad datagram comes back as a small number,
-never as an exception: on UDP the attacker picks the rate.  MD5 is here as a block function because the protocol asks for several digests of one or
-two blocks per packet; the tests hold it against hashlib.
+Knows no names, no policy and no clock: it says what a datagram is, whether its authenticators hold, and builds
+replies.  A bad datagram comes back as a small number, never as an exception: on UDP the attacker picks the rate.
+MD5 is here as a block function because the protocol asks for several digests of one or two blocks per packet; the
+tests hold it against hashlib.
 """
 
 cimport cython
@@ -13,30 +13,17 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memset
 
-from collections import OrderedDict, deque
-
 from outpost.errors import LimitExceeded
 
 __all__ = (
-    "AMBIGUOUS",
     "BAD_ATTRIBUTE",
     "BAD_LENGTH",
     "BAD_MESSAGE_AUTHENTICATOR",
     "BAD_REQUEST_AUTHENTICATOR",
-    "DUPLICATE",
-    "EAP_WITHOUT_MESSAGE_AUTHENTICATOR",
     "MALFORMED_MESSAGE_AUTHENTICATOR",
-    "MISSING_MESSAGE_AUTHENTICATOR",
-    "PROXY_STATE_WITHOUT_MESSAGE_AUTHENTICATOR",
-    "STATUS_WITHOUT_MESSAGE_AUTHENTICATOR",
     "TOO_MANY_ATTRIBUTES",
     "TOO_SHORT",
-    "UNEXPECTED_CODE",
-    "Intake",
     "Packet",
-    "Peer",
-    "Replies",
-    "Request",
     "SharedSecret",
     "decode",
     "encode_request",
@@ -112,45 +99,13 @@ TOO_MANY_ATTRIBUTES = 4
 MALFORMED_MESSAGE_AUTHENTICATOR = 5
 BAD_MESSAGE_AUTHENTICATOR = 6
 BAD_REQUEST_AUTHENTICATOR = 7
-UNEXPECTED_CODE = 8
-STATUS_WITHOUT_MESSAGE_AUTHENTICATOR = 9
-EAP_WITHOUT_MESSAGE_AUTHENTICATOR = 10
-MISSING_MESSAGE_AUTHENTICATOR = 11
-PROXY_STATE_WITHOUT_MESSAGE_AUTHENTICATOR = 12
-AMBIGUOUS = 13
-DUPLICATE = 14
-
-cdef enum Verdict:
-    V_FINE = 0
-    V_TOO_SHORT = 1
-    V_BAD_LENGTH = 2
-    V_BAD_ATTRIBUTE = 3
-    V_TOO_MANY_ATTRIBUTES = 4
-    V_MALFORMED_MESSAGE_AUTHENTICATOR = 5
-    V_BAD_MESSAGE_AUTHENTICATOR = 6
-    V_BAD_REQUEST_AUTHENTICATOR = 7
-    V_UNEXPECTED_CODE = 8
-    V_STATUS_WITHOUT_MESSAGE_AUTHENTICATOR = 9
-    V_EAP_WITHOUT_MESSAGE_AUTHENTICATOR = 10
-    V_MISSING_MESSAGE_AUTHENTICATOR = 11
-    V_PROXY_STATE_WITHOUT_MESSAGE_AUTHENTICATOR = 12
-    V_AMBIGUOUS = 13
-    V_DUPLICATE = 14
 
 cdef enum:
     HEADER = 20
-    LONGEST = 4096
     # What FreeRADIUS ships as max_attributes.
     MOST_ATTRIBUTES = 200
     # Signatures worked out for one unsigned packet, in search of a damaged one.
     MOST_TRIES = 8
-
-cdef enum Code:
-    ACCESS_REQUEST = 1
-    ACCOUNTING_REQUEST = 4
-    STATUS_SERVER = 12
-    DISCONNECT_REQUEST = 40
-    COA_REQUEST = 43
 
 cdef enum AttributeType:
     USER_NAME = 1
@@ -165,10 +120,6 @@ cdef enum AttributeType:
     CHAP_CHALLENGE = 60
     EAP_MESSAGE = 79
     MESSAGE_AUTHENTICATOR = 80
-
-cdef enum:
-    # Service-Type of a MAC authentication bypass (RFC 2865 5.6).
-    CALL_CHECK = 10
 
 cdef uint8_t ZEROS[16]  # static storage: all zero, never written
 
@@ -344,7 +295,7 @@ cdef void stream_xor(
 
 
 cdef bytes unhide(const uint8_t *hidden, Py_ssize_t size, SharedSecret secret, const uint8_t *authenticator):
-    cdef uint8_t plain[128]
+    cdef uint8_t plain[LONGEST_PASSWORD]
     stream_xor(hidden, size, secret, authenticator, False, plain)
     while size > 0 and plain[size - 1] == 0:
         size -= 1
@@ -354,7 +305,7 @@ cdef bytes unhide(const uint8_t *hidden, Py_ssize_t size, SharedSecret secret, c
 def unhide_user_password(bytes hidden not None, SharedSecret secret not None, bytes request_authenticator not None):
     """The plaintext of User-Password, or None for a length that is none (RFC 2865 5.2)."""
     cdef Py_ssize_t size = PyBytes_GET_SIZE(hidden)
-    if size < 16 or size > 128 or size & 15 or PyBytes_GET_SIZE(request_authenticator) != 16:
+    if size < 16 or size > LONGEST_PASSWORD or size & 15 or PyBytes_GET_SIZE(request_authenticator) != 16:
         return None
     return unhide(
         <const uint8_t *>PyBytes_AS_STRING(hidden), size, secret,
@@ -364,11 +315,11 @@ def unhide_user_password(bytes hidden not None, SharedSecret secret not None, by
 
 def hide_user_password(bytes password not None, SharedSecret secret not None, bytes request_authenticator not None) -> bytes:
     """User-Password as it travels (RFC 2865 5.2). Raises LimitExceeded beyond 128 octets."""
-    cdef uint8_t plain[128]
-    cdef uint8_t hidden[128]
+    cdef uint8_t plain[LONGEST_PASSWORD]
+    cdef uint8_t hidden[LONGEST_PASSWORD]
     cdef Py_ssize_t size = PyBytes_GET_SIZE(password)
     cdef Py_ssize_t padded
-    if size > 128:
+    if size > LONGEST_PASSWORD:
         raise LimitExceeded("User-Password holds 128 octets at most")
     if PyBytes_GET_SIZE(request_authenticator) != 16:
         raise ValueError("a Request Authenticator has 16 octets")
@@ -390,6 +341,34 @@ cdef class Packet:
     """One well-formed packet whose authenticators hold, as far as it carries any."""
 
     @property
+    def code(self) -> int:
+        return self.parts.code
+
+    @property
+    def identifier(self) -> int:
+        return self.parts.identifier
+
+    @property
+    def service_type(self) -> int:
+        """Service-Type, or -1 when it is absent or no value below 256."""
+        return self.parts.service_type
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """User-Name, User-Password or State occurs more than once (RFC 2865 5.44 allows one)."""
+        return self.parts.is_ambiguous
+
+    @property
+    def has_eap(self) -> bool:
+        """It carries EAP-Message."""
+        return self.parts.has_eap
+
+    @property
+    def has_ms_chap(self) -> bool:
+        """It carries an MS-CHAP attribute (RFC 2548 2)."""
+        return self.parts.has_ms_chap
+
+    @property
     def authenticator(self) -> bytes:
         """The 16 octets of the Request Authenticator."""
         return PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.octets) + 4, 16)
@@ -405,66 +384,66 @@ cdef class Packet:
     @property
     def user_name(self):
         """User-Name, or None."""
-        return self.value_at(self.user_name_at)
+        return self.value_at(self.parts.user_name_at)
 
     @property
     def user_password(self):
         """The plaintext of User-Password, or None when it is absent or no encoding (RFC 2865 5.2)."""
         cdef const uint8_t *raw
         cdef int size
-        if self.user_password_at == 0:
+        if self.parts.user_password_at == 0:
             return None
         raw = <const uint8_t *>PyBytes_AS_STRING(self.octets)
-        size = raw[self.user_password_at + 1] - 2
-        if size < 16 or size > 128 or size & 15:
+        size = raw[self.parts.user_password_at + 1] - 2
+        if size < 16 or size > LONGEST_PASSWORD or size & 15:
             return None
-        return unhide(raw + self.user_password_at + 2, size, self.secret, raw + 4)
+        return unhide(raw + self.parts.user_password_at + 2, size, self.secret, raw + 4)
 
     @property
     def has_user_password(self) -> bool:
         """A User-Password is there, well-formed or not."""
-        return self.user_password_at != 0
+        return self.parts.user_password_at != 0
 
     @property
     def chap_password(self):
         """CHAP-Password, or None."""
-        return self.value_at(self.chap_password_at)
+        return self.value_at(self.parts.chap_password_at)
 
     @property
     def chap_challenge(self):
         """CHAP-Challenge; without one the Request Authenticator is it (RFC 2865 5.40)."""
-        return self.value_at(self.chap_challenge_at) if self.chap_challenge_at else self.authenticator
+        return self.value_at(self.parts.chap_challenge_at) if self.parts.chap_challenge_at else self.authenticator
 
     @property
     def state(self):
         """State, or None."""
-        return self.value_at(self.state_at)
+        return self.value_at(self.parts.state_at)
 
     @property
     def calling_station_id(self):
         """Calling-Station-Id, or None."""
-        return self.value_at(self.calling_station_id_at)
+        return self.value_at(self.parts.calling_station_id_at)
 
     @property
     def nas_identifier(self):
         """NAS-Identifier, or None."""
-        return self.value_at(self.nas_identifier_at)
+        return self.value_at(self.parts.nas_identifier_at)
 
     @property
     def is_signed(self) -> bool:
         """It carries a Message-Authenticator, and that is right."""
-        return self.message_authenticator_at != 0
+        return self.parts.message_authenticator_at != 0
 
     @property
     def has_proxy_state(self) -> bool:
         """At least one Proxy-State is there."""
-        return self.proxy_state_octets != 0
+        return self.parts.proxy_state_octets != 0
 
     @property
     def eap_message(self):
         """All EAP-Message values joined (RFC 3579 3.1), or None without any."""
         cdef list parts
-        if not self.has_eap:
+        if not self.parts.has_eap:
             return None
         return b"".join([value for number, value in self.attributes() if number == EAP_MESSAGE])
 
@@ -482,23 +461,20 @@ cdef class Packet:
         None for everything else: other codes and methods, State, Service-Type Call-Check, a name that is no text.
         """
         cdef const uint8_t *raw = <const uint8_t *>PyBytes_AS_STRING(self.octets)
-        cdef bytes password
+        cdef uint8_t password[LONGEST_PASSWORD]
         cdef int size
-        if (
-            self.code != ACCESS_REQUEST or self.user_name_at == 0 or self.user_password_at == 0 or self.state_at
-            or self.chap_password_at or self.has_eap or self.has_ms_chap or self.is_ambiguous
-            or self.service_type == CALL_CHECK
-        ):
+        if not is_plain_login(raw, &self.parts):
             return None
-        size = raw[self.user_password_at + 1] - 2
-        if size < 16 or size > 128 or size & 15:
-            return None
-        password = unhide(raw + self.user_password_at + 2, size, self.secret, raw + 4)
-        size = raw[self.user_name_at + 1] - 2
-        if size == 0 or PyBytes_GET_SIZE(password) == 0 or memchr(raw + self.user_name_at + 2, 0, <size_t>size) != NULL:
+        size = plain_password(raw, &self.parts, self.secret, password)
+        if size == 0:
             return None
         try:
-            return PyUnicode_DecodeUTF8(<char *>raw + self.user_name_at + 2, size, NULL), password
+            return (
+                PyUnicode_DecodeUTF8(
+                    <char *>raw + self.parts.user_name_at + 2, raw[self.parts.user_name_at + 1] - 2, NULL
+                ),
+                PyBytes_FromStringAndSize(<char *>password, size),
+            )
         except UnicodeDecodeError:
             return None
 
@@ -521,56 +497,102 @@ cdef class Packet:
         """
         cdef uint8_t out[LONGEST]
         cdef Py_ssize_t extra = PyBytes_GET_SIZE(attributes)
-        cdef Py_ssize_t size = HEADER + 18
-        cdef const uint8_t *raw = <const uint8_t *>PyBytes_AS_STRING(self.octets)
         cdef const uint8_t *added = <const uint8_t *>PyBytes_AS_STRING(attributes)
-        cdef Py_ssize_t at
-        cdef Py_ssize_t end = PyBytes_GET_SIZE(self.octets)
-        cdef Md5 digest
-        if extra > LONGEST - size or self.proxy_state_octets > LONGEST - size - extra:
-            raise LimitExceeded("the reply is longer than 4096 octets")
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t size
         if not 0 < code < 256:
             raise ValueError("no RADIUS code")
-        at = 0
-        while at < extra:
+        while at < extra <= LONGEST:
             if extra - at < 2 or added[at + 1] < 2 or added[at + 1] > extra - at:
                 raise ValueError("malformed reply attributes")
             if added[at] == MESSAGE_AUTHENTICATOR or added[at] == PROXY_STATE:
                 raise ValueError("an attribute that the reply carries of its own")
             at += added[at + 1]
-        out[0] = <uint8_t>code
-        out[1] = raw[1]
-        memcpy(&out[4], raw + 4, 16)
-        # "Message-Authenticator SHOULD be the first attribute": an attacker then knows no prefix of the packet
-        # (draft-ietf-radext-deprecating-radius 5.2).
-        out[20] = MESSAGE_AUTHENTICATOR
-        out[21] = 18
-        memset(&out[22], 0, 16)
-        memcpy(&out[size], added, <size_t>extra)
-        size += extra
-        if self.proxy_state_octets:
-            at = HEADER
-            while at < end:
-                if raw[at] == PROXY_STATE:
-                    memcpy(&out[size], raw + at, raw[at + 1])
-                    size += raw[at + 1]
-                at += raw[at + 1]
-        out[2] = <uint8_t>(size >> 8)
-        out[3] = <uint8_t>(size & 0xff)
-        md5_continue(&digest, self.secret.inner)
-        md5_update(&digest, out, size)
-        hmac_finish(&digest, self.secret, &out[22])
-        md5_start(&digest)
-        md5_update(&digest, out, size)
-        md5_finish_secret(&digest, self.secret, &out[4])
+        size = compose_reply(
+            <const uint8_t *>PyBytes_AS_STRING(self.octets), &self.parts, self.secret, code, added, extra, out
+        )
+        if size == 0:
+            raise LimitExceeded("the reply is longer than 4096 octets")
         return PyBytes_FromStringAndSize(<char *>out, size)
 
     def __repr__(self):
         return f"Packet(code={self.code}, identifier={self.identifier}, octets={PyBytes_GET_SIZE(self.octets)})"
 
 
-cdef int scan(Packet packet, const uint8_t *raw, int end) noexcept:
-    """Walk all attributes once; the Verdict. Fills the offsets of `packet`."""
+cdef bint is_plain_login(const uint8_t *raw, const Parts *parts) noexcept nogil:
+    """An Access-Request with User-Name and User-Password and nothing that calls for other treatment."""
+    cdef int size
+    if (
+        parts.code != ACCESS_REQUEST or parts.user_name_at == 0 or parts.user_password_at == 0 or parts.state_at
+        or parts.chap_password_at or parts.has_eap or parts.has_ms_chap or parts.is_ambiguous
+        or parts.service_type == CALL_CHECK
+    ):
+        return False
+    size = raw[parts.user_name_at + 1] - 2
+    return size != 0 and memchr(raw + parts.user_name_at + 2, 0, <size_t>size) == NULL
+
+
+cdef int plain_password(const uint8_t *raw, const Parts *parts, SharedSecret secret, uint8_t *out) noexcept:
+    """Octets of the plaintext of User-Password, 0 when it is empty, absent or no encoding (RFC 2865 5.2)."""
+    cdef int size
+    if parts.user_password_at == 0:
+        return 0
+    size = raw[parts.user_password_at + 1] - 2
+    if size < 16 or size > LONGEST_PASSWORD or size & 15:
+        return 0
+    stream_xor(raw + parts.user_password_at + 2, size, secret, raw + 4, False, out)
+    while size > 0 and out[size - 1] == 0:
+        size -= 1
+    return size
+
+
+cdef Py_ssize_t compose_reply(
+    const uint8_t *raw,
+    const Parts *parts,
+    SharedSecret secret,
+    int code,
+    const uint8_t *added,
+    Py_ssize_t extra,
+    uint8_t *out,
+) noexcept:
+    """Octets of the signed reply in `out`, which has room for 4096; 0 when they do not suffice.
+
+    added: `extra` octets of well-formed attributes, without Message-Authenticator and Proxy-State.
+    """
+    cdef Py_ssize_t size = HEADER + 18
+    cdef Py_ssize_t at = HEADER
+    cdef Md5 digest
+    if extra > LONGEST - size or parts.proxy_state_octets > LONGEST - size - extra:
+        return 0
+    out[0] = <uint8_t>code
+    out[1] = raw[1]
+    memcpy(&out[4], raw + 4, 16)
+    # "Message-Authenticator SHOULD be the first attribute": an attacker then knows no prefix of the packet
+    # (draft-ietf-radext-deprecating-radius 5.2).
+    out[20] = MESSAGE_AUTHENTICATOR
+    out[21] = 18
+    memset(&out[22], 0, 16)
+    memcpy(&out[size], added, <size_t>extra)
+    size += extra
+    if parts.proxy_state_octets:
+        while at < parts.size:
+            if raw[at] == PROXY_STATE:
+                memcpy(&out[size], raw + at, raw[at + 1])
+                size += raw[at + 1]
+            at += raw[at + 1]
+    out[2] = <uint8_t>(size >> 8)
+    out[3] = <uint8_t>(size & 0xff)
+    md5_continue(&digest, secret.inner)
+    md5_update(&digest, out, size)
+    hmac_finish(&digest, secret, &out[22])
+    md5_start(&digest)
+    md5_update(&digest, out, size)
+    md5_finish_secret(&digest, secret, &out[4])
+    return size
+
+
+cdef int scan(const uint8_t *raw, int end, Parts *parts) noexcept nogil:
+    """Walk all attributes once; the Verdict. Fills the offsets."""
     cdef int at = HEADER
     cdef int count = 0
     cdef int size
@@ -584,42 +606,42 @@ cdef int scan(Packet packet, const uint8_t *raw, int end) noexcept:
         if count > MOST_ATTRIBUTES:
             return V_TOO_MANY_ATTRIBUTES
         if raw[at] == USER_NAME:
-            if packet.user_name_at:
-                packet.is_ambiguous = True
+            if parts.user_name_at:
+                parts.is_ambiguous = True
             else:
-                packet.user_name_at = at
+                parts.user_name_at = at
         elif raw[at] == USER_PASSWORD:
-            if packet.user_password_at:
-                packet.is_ambiguous = True
-            packet.user_password_at = at
+            if parts.user_password_at:
+                parts.is_ambiguous = True
+            parts.user_password_at = at
         elif raw[at] == CHAP_PASSWORD:
-            packet.chap_password_at = at
+            parts.chap_password_at = at
         elif raw[at] == CHAP_CHALLENGE:
-            packet.chap_challenge_at = at
+            parts.chap_challenge_at = at
         elif raw[at] == SERVICE_TYPE:
             if size == 6 and raw[at + 2] == 0 and raw[at + 3] == 0 and raw[at + 4] == 0:
-                packet.service_type = raw[at + 5]
+                parts.service_type = raw[at + 5]
         elif raw[at] == STATE:
-            if packet.state_at:
-                packet.is_ambiguous = True
-            packet.state_at = at
+            if parts.state_at:
+                parts.is_ambiguous = True
+            parts.state_at = at
         elif raw[at] == CALLING_STATION_ID:
-            packet.calling_station_id_at = at
+            parts.calling_station_id_at = at
         elif raw[at] == NAS_IDENTIFIER:
-            packet.nas_identifier_at = at
+            parts.nas_identifier_at = at
         elif raw[at] == PROXY_STATE:
-            packet.proxy_state_octets += size
+            parts.proxy_state_octets += size
         elif raw[at] == EAP_MESSAGE:
-            packet.has_eap = True
+            parts.has_eap = True
         elif raw[at] == MESSAGE_AUTHENTICATOR:
-            if size != 18 or packet.message_authenticator_at:
+            if size != 18 or parts.message_authenticator_at:
                 return V_MALFORMED_MESSAGE_AUTHENTICATOR
-            packet.message_authenticator_at = at
+            parts.message_authenticator_at = at
         elif raw[at] == VENDOR_SPECIFIC:
             # Microsoft (311): MS-CHAP-Response, MS-CHAP-Challenge, MS-CHAP2-Response (RFC 2548 2).
             if size >= 8 and raw[at + 2] == 0 and raw[at + 3] == 0 and raw[at + 4] == 1 and raw[at + 5] == 0x37:
                 if raw[at + 6] == 1 or raw[at + 6] == 11 or raw[at + 6] == 25:
-                    packet.has_ms_chap = True
+                    parts.has_ms_chap = True
         at += size
     return V_FINE
 
@@ -718,38 +740,41 @@ cdef bint was_signed(const uint8_t *raw, int size, Py_ssize_t received, SharedSe
     return False
 
 
-cdef object decoded(bytes data, SharedSecret secret):
-    """The Packet in a datagram, or the number of what is wrong with it."""
-    cdef const uint8_t *raw = <const uint8_t *>PyBytes_AS_STRING(data)
-    cdef Py_ssize_t received = PyBytes_GET_SIZE(data)
-    cdef const uint8_t *authenticator
-    cdef int size
-    cdef int verdict
-    cdef Packet packet
+cdef int outline(const uint8_t *raw, Py_ssize_t received, Parts *parts) noexcept nogil:
+    """What a datagram consists of; the Verdict. Octets after the announced Length are padding (RFC 2865 3)."""
     if received < HEADER:
         return V_TOO_SHORT
-    size = raw[2] << 8 | raw[3]
-    if size < HEADER or size > LONGEST or size > received:
+    memset(parts, 0, sizeof(Parts))
+    parts.size = raw[2] << 8 | raw[3]
+    if parts.size < HEADER or parts.size > LONGEST or parts.size > received:
         return V_BAD_LENGTH
-    packet = Packet.__new__(Packet)
-    packet.service_type = -1
-    verdict = scan(packet, raw, size)
-    if verdict != V_FINE:
-        return verdict
-    packet.code = raw[0]
-    packet.identifier = raw[1]
-    authenticator = raw + 4
-    if packet.code == ACCOUNTING_REQUEST or packet.code == DISCONNECT_REQUEST or packet.code == COA_REQUEST:
-        if not request_authenticator_holds(raw, size, secret):
+    parts.code = raw[0]
+    parts.identifier = raw[1]
+    parts.service_type = -1
+    return scan(raw, parts.size, parts)
+
+
+cdef int authenticity(const uint8_t *raw, Py_ssize_t received, const Parts *parts, SharedSecret secret) noexcept:
+    """Whether the authenticators hold of what `outline` found fine; the Verdict."""
+    cdef const uint8_t *authenticator = raw + 4
+    if parts.code == ACCOUNTING_REQUEST or parts.code == DISCONNECT_REQUEST or parts.code == COA_REQUEST:
+        if not request_authenticator_holds(raw, parts.size, secret):
             return V_BAD_REQUEST_AUTHENTICATOR
         # RFC 5176 3.4: there the HMAC is taken with the Request Authenticator as zeros.
         authenticator = ZEROS
-    if packet.message_authenticator_at:
-        if not message_authenticator_holds(raw, size, packet.message_authenticator_at, authenticator, secret):
+    if parts.message_authenticator_at:
+        if not message_authenticator_holds(raw, parts.size, parts.message_authenticator_at, authenticator, secret):
             return V_BAD_MESSAGE_AUTHENTICATOR
-    elif authenticator != ZEROS and was_signed(raw, size, received, secret):
+    elif authenticator != ZEROS and was_signed(raw, parts.size, received, secret):
         return V_BAD_MESSAGE_AUTHENTICATOR
-    packet.octets = data if size == received else PyBytes_FromStringAndSize(<const char *>raw, size)
+    return V_FINE
+
+
+cdef Packet made_packet(const uint8_t *raw, const Parts *parts, SharedSecret secret):
+    """The Packet of octets that were found fine."""
+    cdef Packet packet = Packet.__new__(Packet)
+    packet.parts = parts[0]
+    packet.octets = PyBytes_FromStringAndSize(<const char *>raw, parts.size)
     packet.secret = secret
     return packet
 
@@ -761,7 +786,12 @@ def decode(bytes data not None, SharedSecret secret not None):
     changed octet hides it; the Request Authenticator of Accounting, Disconnect and CoA requests always.  Never
     raises for any octets.
     """
-    return decoded(data, secret)
+    cdef const uint8_t *raw = <const uint8_t *>PyBytes_AS_STRING(data)
+    cdef Parts parts
+    cdef int verdict = outline(raw, PyBytes_GET_SIZE(data), &parts)
+    if verdict == V_FINE:
+        verdict = authenticity(raw, PyBytes_GET_SIZE(data), &parts, secret)
+    return made_packet(raw, &parts, secret) if verdict == V_FINE else verdict
 
 
 def encode_request(
@@ -810,218 +840,3 @@ def encode_request(
         md5_update(&digest, out, size)
         md5_finish_secret(&digest, secret, &out[4])
     return PyBytes_FromStringAndSize(<char *>out, size)
-
-
-# -- duplicates -----------------------------------------------------------------------------------
-
-
-@cython.final
-@cython.freelist(64)
-cdef class Kept:
-    """One reply. No Python container, so that the garbage collector has nothing to walk through."""
-
-
-@cython.final
-cdef class Replies:
-    """Replies given lately, for requests that come again (RFC 5080 2.2.2). The oldest goes first."""
-
-    def __cinit__(self, Py_ssize_t most, Py_ssize_t most_octets, double lifetime_s):
-        if most < 1 or most_octets < 1 or not lifetime_s > 0:
-            raise ValueError("limits must be positive")
-        self.kept = {}
-        # Oldest first, among them some that are kept no more. The order of a dict would do, but its first key is
-        # behind all that were deleted before it, and looking for it takes longer and longer.
-        self.order = deque()
-        self.most = most
-        self.most_octets = most_octets
-        self.lifetime_s = lifetime_s
-
-    def __len__(self) -> int:
-        return len(self.kept)
-
-    cdef bytes look(self, bytes key, bytes request, double now):
-        cdef Kept found = <Kept>self.kept.get(key)
-        if found is None:
-            return None
-        # Octets, not the Request Authenticator alone: a device that repeats authenticators must not get
-        # the answer to another user's request.
-        if now < found.expires_at and found.request == request:
-            return found.reply
-        self.forget(found)
-        return None
-
-    def find(self, bytes key not None, bytes request not None, double now):
-        """The reply that the very same octets got under this key; None if there is none (any more)."""
-        return self.look(key, request, now)
-
-    def keep(self, bytes key not None, bytes request not None, bytes reply not None, double now) -> None:
-        """Keep a reply, and let go of the oldest ones beyond the limits."""
-        self.add(key, request, reply, now)
-
-    cdef int add(self, bytes key, bytes request, bytes reply, double now) except -1:
-        cdef Kept one = Kept.__new__(Kept)
-        cdef Kept before = <Kept>self.kept.get(key)
-        if before is not None:
-            self.forget(before)
-        one.key = key
-        one.request = request
-        one.reply = reply
-        one.expires_at = now + self.lifetime_s
-        self.kept[key] = one
-        self.order.append(one)
-        self.octets += PyBytes_GET_SIZE(request) + PyBytes_GET_SIZE(reply)
-        while len(self.kept) > self.most or self.octets > self.most_octets:
-            self.forget(self.oldest())
-        # Two out for one in: what is over is gone soon, without a long sweep.
-        self.expire_some(now, 2)
-        return 0
-
-    cdef Kept oldest(self):
-        """The oldest one that is still kept; None without any."""
-        cdef Kept found
-        while self.order:
-            found = <Kept>self.order[0]
-            if found.reply is not None:
-                return found
-            self.order.popleft()
-        return None
-
-    def next_deadline(self):
-        """When the oldest reply is over; None without any."""
-        cdef Kept found = self.oldest()
-        return None if found is None else found.expires_at
-
-    def expire(self, double now) -> None:
-        """Let go of the replies nobody asks for any more; of very many only some at a time."""
-        self.expire_some(now, 8192)
-
-    cdef int expire_some(self, double now, int most) except -1:
-        cdef Kept found
-        while most > 0:
-            found = self.oldest()
-            if found is None or now < found.expires_at:
-                return 0
-            self.forget(found)
-            most -= 1
-        return 0
-
-    cdef int forget(self, Kept gone) except -1:
-        self.octets -= PyBytes_GET_SIZE(gone.request) + PyBytes_GET_SIZE(gone.reply)
-        del self.kept[gone.key]
-        gone.request = gone.reply = None
-        if len(self.order) > 2 * len(self.kept) + 64:
-            self.order = deque([one for one in self.order if (<Kept>one).reply is not None])
-        return 0
-
-
-# -- requests in work -----------------------------------------------------------------------------
-
-
-@cython.final
-cdef class Peer:
-    """One address that sends, and who serves it."""
-
-    def __init__(
-        self,
-        client not None,
-        source not None,
-        SharedSecret secret not None,
-        *,
-        bint is_signature_required,
-        bint is_proxy_state_free,
-    ):
-        self.client = client
-        self.source = source
-        self.secret = secret
-        self.is_signature_required = is_signature_required
-        self.is_proxy_state_free = is_proxy_state_free
-
-
-@cython.final
-@cython.freelist(64)
-cdef class Request:
-    """One request to be answered once."""
-
-
-cdef int objection(Packet packet, Peer peer) noexcept:
-    """Why a packet that decoded well gets no answer from here; V_FINE for no reason."""
-    if packet.code != ACCESS_REQUEST and packet.code != STATUS_SERVER:
-        return V_UNEXPECTED_CODE
-    if not packet.message_authenticator_at:
-        if packet.code == STATUS_SERVER:
-            return V_STATUS_WITHOUT_MESSAGE_AUTHENTICATOR  # RFC 5997 3
-        if packet.has_eap:
-            return V_EAP_WITHOUT_MESSAGE_AUTHENTICATOR  # RFC 3579 3.1
-        if peer.is_signature_required:
-            return V_MISSING_MESSAGE_AUTHENTICATOR
-        if packet.proxy_state_octets and not peer.is_proxy_state_free:
-            return V_PROXY_STATE_WITHOUT_MESSAGE_AUTHENTICATOR
-    return V_AMBIGUOUS if packet.is_ambiguous else V_FINE
-
-
-@cython.final
-cdef class Intake:
-    """Datagrams to requests: authenticators, policy, duplicates, in this order."""
-
-    def __cinit__(self, Replies replies not None):
-        self.replies = replies
-        self.pending = OrderedDict()
-
-    def receive(self, bytes data not None, Peer peer not None, bytes path not None, double now):
-        """A new request, the octets of a reply to send once more, or the number of why there is no answer."""
-        cdef Request request
-        cdef Request older
-        cdef bytes key
-        cdef bytes reply
-        cdef int verdict
-        found = decoded(data, peer.secret)
-        if type(found) is not Packet:
-            return found
-        verdict = objection(<Packet>found, peer)
-        if verdict != V_FINE:
-            return verdict
-        key = (<Packet>found).key(path)
-        reply = self.replies.look(key, (<Packet>found).octets, now)
-        if reply is not None:
-            return reply
-        request = Request.__new__(Request)
-        if self.pending:
-            older = <Request>self.pending.get(key)
-            if older is not None:
-                if older.packet.octets == (<Packet>found).octets:
-                    return V_DUPLICATE
-                self.let_go(older)
-                request.is_superseding = True
-        request.packet = <Packet>found
-        request.client = peer.client
-        request.source = peer.source
-        request.path = path
-        request.key = key
-        request.received_at = now
-        request.is_live = True
-        return request
-
-    def hold(self, Request request not None) -> None:
-        """Remember a request that is not answered at once."""
-        self.pending[request.key] = request
-
-    def finish(self, Request request not None, bytes reply not None, double now) -> bool:
-        """Keep the reply for retransmissions; False if the request was answered or given up before."""
-        if not request.is_live:
-            return False
-        self.let_go(request)
-        self.replies.add(request.key, request.packet.octets, reply, now)
-        return True
-
-    def end(self, Request request not None) -> bool:
-        """Nobody will answer this request any more; False if that was so before."""
-        if not request.is_live:
-            return False
-        self.let_go(request)
-        return True
-
-    cdef int let_go(self, Request request) except -1:
-        request.is_live = False
-        if self.pending and self.pending.get(request.key) is request:
-            del self.pending[request.key]
-        return 0

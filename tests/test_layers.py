@@ -24,7 +24,7 @@ LADDER: list[set[str]] = [
     | {"ldap.sids", "observe._lines", "observe._rows"},
     {"ldap._arena", "ldap._snapshot", "ldap.arena", "ldap.entries", "ldap.results", "ldap.observer"}
     | {"ldap.controls", "ldap.plain", "ldap.proxy", "ldap.shelf", "ldap.certificates"}
-    | {"radius.packet", "radius.crypto", "observe._ldap_lines"}
+    | {"radius.packet", "radius.crypto", "observe._ldap_lines", "radius._intake"}
     | {"radius.observer", "radius.clients", "radius.attributes", "radius.bypass"},
     {
         "ldap.connection",

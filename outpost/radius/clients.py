@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import final
 
-from outpost._fastradius import Peer, SharedSecret
+from outpost._fastradius import SharedSecret
 from outpost.identity import RadiusProvider, Source
+from outpost.radius._intake import Peer
 from outpost.radius.bypass import Bypass
 
 MAPPED = bytes(10) + b"\xff\xff"

@@ -12,13 +12,14 @@ from ipaddress import ip_address
 from typing import final
 
 from outpost import _fastradius
-from outpost._fastradius import Intake, Replies, Request
+from outpost.radius import _intake
+from outpost.radius._intake import Intake, Replies, Request
 from outpost.radius.clients import ClientTable, unmapped
 from outpost.radius.observer import DropReason, RadiusObserver
 
 VERDICTS = {
     number: DropReason[name]
-    for name, number in vars(_fastradius).items()
+    for name, number in {**vars(_fastradius), **vars(_intake)}.items()
     if name in DropReason.__members__ and isinstance(number, int)
 }
 

@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import final
 
-from outpost._fastradius import Request
 from outpost.identity import RadiusProvider
 from outpost.radius._datagrams import Datagrams
+from outpost.radius._intake import Request
 from outpost.radius.clients import ClientTable, Flaw
 from outpost.radius.conversations import Prompts
 from outpost.radius.dictionary import Dictionary, shipped

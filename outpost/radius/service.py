@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import NamedTuple, Protocol, final
 
-from outpost._fastradius import Request
 from outpost.errors import LimitExceeded
 from outpost.identity import (
     Accepted,
@@ -24,6 +23,7 @@ from outpost.identity import (
     Secret,
     Source,
 )
+from outpost.radius._intake import Request
 from outpost.radius.attributes import Flawed, Renderer, has_class
 from outpost.radius.bypass import without_realm
 from outpost.radius.clients import Client, Flaw

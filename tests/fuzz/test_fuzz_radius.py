@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outpost._fastradius import Packet, Request, SharedSecret, decode, encode_request
+from outpost._fastradius import Packet, SharedSecret, decode, encode_request
 from outpost.errors import DecodeError
 from outpost.identity import Accepted, Decision, RadiusProvider, ReplyAttributes, Secret, Source
+from outpost.radius._intake import Request
 from outpost.radius.attributes import Flawed, Renderer
 from outpost.radius.clients import ClientTable
 from outpost.radius.describe import describe_packet

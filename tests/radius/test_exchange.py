@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 
-from outpost._fastradius import Request, SharedSecret, encode_request
+from outpost._fastradius import SharedSecret, encode_request
+from outpost.radius._intake import Request
 from outpost.radius.clients import ClientTable
 from outpost.radius.exchange import DEFAULTS, Exchange
 from outpost.radius.observer import DropReason
