@@ -79,6 +79,13 @@ bench: $(VENV)/test.stamp  ## load the whole server in turn with slapd and FreeR
 	@.ci/packages build bench || echo "Measured without them."
 	$(BIN)/python -m bench.load_side_by_side --write bench $(BENCH)
 
+# For every subject the ratio to a reference loop that runs in turn with it; see bench/guard.py.
+bench-check: $(VENV)/test.stamp  ## codec and search against bench/baseline.json: none more than 15 % slower (1 minute)
+	$(BIN)/pytest -q --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name bench/check.py
+
+bench-baseline: $(VENV)/test.stamp  ## store the ratios of this machine and build instead
+	$(BIN)/pytest -q --renew --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name bench/check.py
+
 wheel: $(BIN)/python  ## build dist/outpost-*.whl
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
@@ -87,4 +94,4 @@ clean:  ## remove what was built
 	find outpost \( -name '*.so' -o -name '*.c' \) -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help build run commands lint test slow fuzz micro bench wheel clean
+.PHONY: help build run commands lint test slow fuzz micro bench bench-check bench-baseline wheel clean
