@@ -20,12 +20,15 @@ COMMON: Final = frozenset(
 """Attributes whose values most entries of a kind have alike."""
 
 
-def compile_people(people: People, provider: LdapProvider) -> bytes:
+def compile_people(people: People, provider: LdapProvider, left_out: list[str] | None = None) -> bytes:
     """The arena of everybody under the provider's base DN, for `Snapshot`. Takes time: call it off the event loop.
 
     Raises ConfigError for a base DN that is none; of two people whose names are the same in a DN the first is kept.
+    left_out: gets the names of those who are not in it.
     """
     directory = Directory(people, provider)
+    if left_out is not None:
+        left_out += directory.left_out
     types = [*ATTRIBUTE_TYPES, *(custom_attribute(name) for name in directory.custom_names())]
     builder = Builder(
         [

@@ -12,6 +12,8 @@ from outpost.ldap._snapshot import Snapshot
 from outpost.ldap.arena import compile_people
 from outpost.ldap.shelf import Shelf
 
+NAMED = 10
+"""Names in one line of the log."""
 LOOKUPS = 16
 """Fresh directories compiled at a time."""
 
@@ -59,6 +61,8 @@ class Directories(Generic[B]):
         self._built: dict[int, tuple[int, LdapProvider]] = {}
         """What each shelf was built from: generation of the people, and the provider."""
         self._failed: dict[int, tuple[int, LdapProvider]] = {}
+        self._left_out: dict[int, list[str]] = {}
+        """Who is missing from each shelf, as told last."""
         self._builds: dict[int, asyncio.Task[None]] = {}
         self._lookups = asyncio.Semaphore(LOOKUPS)
         self._is_stopped = False
@@ -68,6 +72,7 @@ class Directories(Generic[B]):
         self._providers = {one.pk: one for one in providers}
         for pk in self._shelves.keys() - self._providers.keys():
             del self._shelves[pk], self._built[pk]
+            self._left_out.pop(pk, None)
         for pk in self._providers:
             self._build(pk)
 
@@ -114,8 +119,9 @@ class Directories(Generic[B]):
 
     async def _built_from(self, pk: int, people: People, provider: LdapProvider) -> None:
         source = (people.generation, provider)
+        left_out: list[str] = []
         try:
-            shelf = await self._compiled(people, provider)
+            shelf = await self._compiled(people, provider, left_out)
         except OutpostError as error:
             self._failed[pk] = source
             self._log("error", f"directory of provider {provider.name!r} not built, the last one is kept: {error}")
@@ -130,14 +136,29 @@ class Directories(Generic[B]):
                 self._built[pk] = source
                 self._failed.pop(pk, None)
                 self._tell_built(provider)
+                self._tell_left_out(provider, left_out)
         finally:
             del self._builds[pk]
         if pk in self._providers:
             self._build(pk)
 
-    async def _compiled(self, people: People, provider: LdapProvider) -> B:
+    def _tell_left_out(self, provider: LdapProvider, names: list[str]) -> None:
+        """Once for the same ones: a directory is built again and again."""
+        names.sort()
+        if names == self._left_out.get(provider.pk, []):
+            return
+        self._left_out[provider.pk] = names
+        if names:
+            first = ", ".join(repr(name[:60]) for name in names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+            self._log(
+                "warning",
+                f"directory of provider {provider.name!r}: {len(names)} left out whose names are too long for a DN or"
+                f" equal to another's in one: {first}",
+            )
+
+    async def _compiled(self, people: People, provider: LdapProvider, left_out: list[str] | None = None) -> B:
         """Raises ConfigError or BackendError."""
         try:
-            return await asyncio.to_thread(lambda: self._keep(compile_people(people, provider)))
+            return await asyncio.to_thread(lambda: self._keep(compile_people(people, provider, left_out)))
         except MemoryError:
             raise BackendError("no memory for the directory") from None

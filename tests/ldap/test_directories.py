@@ -69,6 +69,30 @@ async def test_a_failed_build_keeps_the_last_directory_and_is_told_without_quote
     assert desk.there.shelf(one) is not kept, "and the next good one is used"
 
 
+async def test_who_is_left_out_is_told_once() -> None:
+    desk, one = Desk(), provider()
+    namesakes = people(12)
+    users = [dataclasses.replace(user, username=f"NAME{user.pk}") for user in namesakes.users]
+    twins = [dataclasses.replace(user, pk=user.pk + 500, username=user.username.lower()) for user in users]
+    desk.roster.people = dataclasses.replace(namesakes, users=(*users, *twins), generation=2)
+    await desk.serve(one)
+    said = [text for level, text in desk.said if level == "warning"]
+    assert len(said) == 1
+    assert f"directory of provider {one.name!r}: {len(twins)} left out" in said[0]
+    assert said[0].count("'name") == 10 and said[0].endswith(", ...")
+    desk.roster.people = dataclasses.replace(desk.roster.people, generation=3)
+    await desk.serve(one)
+    assert [text for level, text in desk.said if level == "warning"] == said
+    desk.roster.people = dataclasses.replace(namesakes, users=(*users, twins[0]), generation=4)
+    await desk.serve(one)
+    assert "1 left out" in desk.said[-1][1]
+    desk.roster.people = people(generation=5)
+    await desk.serve(one)
+    desk.roster.people = dataclasses.replace(namesakes, users=(*users, twins[0]), generation=6)
+    await desk.serve(one)
+    assert len([text for level, text in desk.said if level == "warning"]) == 3
+
+
 async def test_a_provider_that_is_gone_takes_its_directory_along() -> None:
     desk, one, other = Desk(), provider(), provider(2, "dc=other")
     await desk.serve(one, other)
