@@ -38,6 +38,7 @@ _RULES: Final = {
     Kind.OCTET_STRING: ("40", "octetStringMatch", "", ""),
 }
 _IA5: Final = "26"
+_DESCRIPTOR: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]*\Z")
 
 MATCHING_RULES: Final = {
     # name: (OID, syntax of the assertion, kind of the attributes it applies to)
@@ -96,8 +97,7 @@ class AttributeType:
             case = "caseIgnore" if self.kind is Kind.CASE_IGNORE else "caseExact"
             equality, ordering = f"{case}IA5Match", ""
             substrings = "caseIgnoreIA5SubstringsMatch" if self.kind is Kind.CASE_IGNORE else ""
-        names = " ".join(f"'{name}'" for name in (self.name, *self.aliases))
-        parts = [self.oid, f"NAME ( {names} )" if self.aliases else f"NAME {names}", f"EQUALITY {equality}"]
+        parts = [self.oid, _naming(self.name, *self.aliases), f"EQUALITY {equality}"]
         parts += [f"ORDERING {ordering}"] * bool(ordering) + [f"SUBSTR {substrings}"] * bool(substrings)
         parts += [f"SYNTAX {_SYNTAX}{syntax}"] + ["SINGLE-VALUE"] * self.single
         parts += ["NO-USER-MODIFICATION"] * self.no_user_modification
@@ -118,11 +118,27 @@ class ObjectClass:
 
     def describe(self) -> str:
         """An ObjectClassDescription (RFC 4512 4.1.1)."""
-        parts = [self.oid, f"NAME '{self.name}'"] + [f"SUP {self.sup}"] * bool(self.sup) + [self.kind]
+        parts = [self.oid, _naming(self.name)] + [f"SUP {self.sup}"] * bool(self.sup) + [self.kind]
         for word, names in (("MUST", self.must), ("MAY", self.may)):
             if names:
                 parts.append(f"{word} {names[0]}" if len(names) == 1 else f"{word} ( {' $ '.join(names)} )")
         return f"( {' '.join(parts)} )"
+
+
+def _is_descriptor(name: str) -> bool:
+    """RFC 4512 1.4: `shoe_size` and `goauthentik.io/ldap/user` are none, but entries have them."""
+    return _DESCRIPTOR.match(name) is not None
+
+
+def _naming(name: str, *aliases: str) -> str:
+    """The NAME of a definition; names that are no descriptors are left out of it, for a parser may give up the whole
+    schema over one of them.  What is known by such a name only goes by its number.  The description is worded for
+    people and for ldap3, which takes what follows the word NAME in it for the name.
+    """
+    if not _is_descriptor(name):
+        return f"DESC 'entries have it by the NAME {name}'"
+    names = [f"'{one}'" for one in (name, *aliases) if _is_descriptor(one)]
+    return f"NAME {names[0]}" if len(names) == 1 else f"NAME ( {' '.join(names)} )"
 
 
 def _t(
@@ -343,10 +359,13 @@ def subschema(custom: frozenset[str] = frozenset()) -> list[tuple[bytes, list[by
     classes = [c.describe() for c in OBJECT_CLASSES]
     if added:
         holder = ObjectClass(
-            "goauthentik.io/ldap/custom", "1.3.6.1.4.1.26027.1.1.10", kind="AUXILIARY", may=tuple(a.name for a in added)
+            "goauthentikio-ldap-custom",
+            "1.3.6.1.4.1.26027.1.1.10",
+            kind="AUXILIARY",
+            may=tuple(a.name if _is_descriptor(a.name) else a.oid for a in added),
         )
         classes.append(holder.describe())
-    content_rules = [f"( {c.oid} NAME '{c.name}' )" for c in OBJECT_CLASSES if c.kind == "STRUCTURAL"]
+    content_rules = [f"( {c.oid} {_naming(c.name)} )" for c in OBJECT_CLASSES if c.kind == "STRUCTURAL"]
     rules = [f"( {oid} NAME '{name}' SYNTAX {_SYNTAX}{syntax} )" for name, (oid, syntax, _) in MATCHING_RULES.items()]
     types: Iterable[AttributeType] = (*ATTRIBUTE_TYPES, *added)
     return [

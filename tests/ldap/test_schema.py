@@ -49,8 +49,9 @@ def by_ldap3(custom: frozenset[str] = CUSTOM) -> SchemaInfo:
 
 def test_ldap3_reads_all_of_it() -> None:
     found = by_ldap3()
-    assert {n.lower() for t in found.attribute_types.values() for n in t.name} == set(KNOWN) | CUSTOM
-    assert {n for c in found.object_classes.values() for n in c.name} == set(CLASSES) | {"goauthentik.io/ldap/custom"}
+    aliases_of_old = {name for name in KNOWN if "/" in name}
+    assert {n.lower() for t in found.attribute_types.values() for n in t.name} == set(KNOWN) - aliases_of_old | CUSTOM
+    assert {n for c in found.object_classes.values() for n in c.name} == set(CLASSES) | {"goauthentikio-ldap-custom"}
     assert {n for r in found.matching_rules.values() for n in r.name} == set(MATCHING_RULES)
     assert len(found.ldap_syntaxes) == len(lists()["ldapSyntaxes"])
     for info in found.attribute_types.values():
@@ -68,8 +69,9 @@ def test_ldap3_reads_all_of_it() -> None:
 
 
 DESCRIPTION = re.compile(
-    r"\( (?P<oid>[0-9]+(\.[0-9]+)+) NAME (?P<names>'[A-Za-z][A-Za-z0-9./_-]*'|\( ('[A-Za-z][A-Za-z0-9./_-]*' )+\))"
-    r"(?P<rest>( [A-Z-]+( ([A-Za-z0-9./-]+|\( [A-Za-z0-9./_-]+( \$ [A-Za-z0-9./_-]+)* \)))?)*) \)"
+    r"\( (?P<oid>[0-9]+(\.[0-9]+)+)( NAME (?P<names>'[A-Za-z][A-Za-z0-9-]*'|\( ('[A-Za-z][A-Za-z0-9-]*' )+\)))?"
+    r"( DESC '[^'\\]+')?"
+    r"(?P<rest>( [A-Z-]+( ([A-Za-z0-9.-]+|\( [A-Za-z0-9.-]+( \$ [A-Za-z0-9.-]+)* \)))?)*) \)"
 )
 
 
@@ -80,7 +82,7 @@ def test_every_description_follows_the_grammar(of: str) -> None:
     matches = [DESCRIPTION.fullmatch(text) for text in found]
     assert all(matches), [text for text, match in zip(found, matches, strict=True) if not match]
     oids = [m["oid"] for m in matches if m]
-    names = [n.lower() for m in matches if m for n in re.findall("'([^']*)'", m["names"])]
+    names = [n.lower() for m in matches if m for n in re.findall("'([^']*)'", m["names"] or "")]
     assert len(set(oids)) == len(oids) and len(set(names)) == len(names)
 
 
@@ -195,11 +197,19 @@ def test_custom_attributes() -> None:
         .describe()
         .startswith(f"( {custom_oid('colour')} NAME 'Colour' EQUALITY caseIgnoreMatch")
     )
-    (holder,) = [c for c in lists()["objectClasses"] if "goauthentik.io/ldap/custom" in c]
-    assert "MAY ( colour $ goauthentikio-x $ shoe_size )" in holder
-    assert not any("ldap/custom" in c for c in lists(frozenset())["objectClasses"])
-    (one,) = [c for c in lists(frozenset({"x"}))["objectClasses"] if "goauthentik.io/ldap/custom" in c]
+    (holder,) = [c for c in lists()["objectClasses"] if "'goauthentikio-ldap-custom'" in c]
+    assert f"MAY ( colour $ goauthentikio-x $ {custom_oid('shoe_size')} )" in holder
+    assert not any("ldap-custom" in c for c in lists(frozenset())["objectClasses"])
+    (one,) = [c for c in lists(frozenset({"x"}))["objectClasses"] if "ldap-custom" in c]
     assert "MAY x )" in one
+
+
+@pytest.mark.parametrize(
+    ("of", "name"), [("attributeTypes", "shoe_size"), ("objectClasses", "goauthentik.io/ldap/virtual-group")]
+)
+def test_names_that_are_no_descriptors_are_told_in_words(of: str, name: str) -> None:
+    (one,) = [text for text in lists()[of] if name in text]
+    assert re.match(rf"\( [0-9.]+ DESC 'entries have it by the NAME {name}' ", one)
 
 
 def test_object_classes_are_the_same_by_number_and_name() -> None:
