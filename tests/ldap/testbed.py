@@ -167,7 +167,7 @@ class Recorder:
         self.refused.append(why)
 
     def bound(self, app: str, client: str, bind_dn: bytes, took_s: float, result_code: int, reason: str) -> None:
-        assert took_s >= 0
+        assert took_s >= 0 and type(reason) is str
         self.clients.append(client)
         self.binds.append((bind_dn, result_code, reason))
 
@@ -182,7 +182,7 @@ class Recorder:
         reason: str,
         entries: int,
     ) -> None:
-        assert took_s >= 0
+        assert took_s >= 0 and type(reason) is str
         self.searches.append((result_code, reason, entries))
 
     def operated(self, kind: str, app: str, client: str, bind_dn: bytes, took_s: float, result_code: int) -> None:

@@ -296,5 +296,6 @@ class Binder:
         diagnostic: bytes,
         reason: str = "",
     ) -> bytes:
-        self._observer.bound("", session.address, name, self._clock() - now, code, reason)
+        # A StrEnum's member is not the plain string that the log writer takes.
+        self._observer.bound("", session.address, name, self._clock() - now, code, str(reason))
         return encode_bind_result(request.message_id, code, diagnostic=diagnostic)
