@@ -96,6 +96,9 @@ cdef int span_uint31(Span *s, int tag, uint32_t *out) except -1 nogil           
 cdef int span_bool(Span *s, int tag) except -1 nogil                            # 0 or 1
 cdef int span_extensions(Span *s, const char *known) except -1 nogil            # RFC 4511 section 4
 cdef bytes span_bytes(const Span *s)                                            # a copy of what is left
+cdef int filter_walk(Span *s, Limits limits) except -1                          # past one well-formed Filter
+cdef Request decode_one(Span *s, Limits limits)                                 # the LDAPMessage that fills s
+cdef Py_ssize_t frame_header(const uint8_t *p, Py_ssize_t have, Py_ssize_t limit) except -1 nogil
 
 
 # -- writing -----------------------------------------------------------------------------------------
@@ -258,3 +261,26 @@ cdef class ExtendedRequest(Request):
 cdef class OtherRequest(Request):
     pass
 
+
+# -- receiving ---------------------------------------------------------------------------------------
+
+@cython.final
+cdef class Block:
+    """Memory that a memoryview may outlive its Inbox with: whoever holds a view holds the block."""
+
+    cdef uint8_t *data
+    cdef Py_ssize_t size
+    cdef Py_ssize_t offset
+
+
+@cython.final
+cdef class Inbox:
+    cdef Limits _limits
+    cdef Block block
+    cdef object view                # of the whole block
+    cdef Py_ssize_t start           # what is there and not taken yet: start to end
+    cdef Py_ssize_t end
+    cdef bint broken
+
+    cdef int reserve(self, Py_ssize_t room) except -1
+    cdef int replace(self, Py_ssize_t size) except -1

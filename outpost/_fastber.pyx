@@ -625,13 +625,7 @@ def decode_message(bytes data not None, Limits limits not None):
 # -- receiving ---------------------------------------------------------------------------------------
 
 @cython.final
-cdef class _Block:
-    """Memory that a memoryview may outlive its Inbox with: whoever holds a view holds the block."""
-
-    cdef uint8_t *data
-    cdef Py_ssize_t size
-    cdef Py_ssize_t offset
-
+cdef class Block:
     def __cinit__(self, Py_ssize_t size):
         self.data = <uint8_t *>PyMem_Malloc(size)
         if self.data == NULL:
@@ -649,15 +643,9 @@ cdef class _Block:
 
 @cython.final
 cdef class Inbox:
-    cdef Limits _limits
-    cdef _Block block
-    cdef Py_ssize_t start
-    cdef Py_ssize_t end
-    cdef bint broken
-
     def __cinit__(self, Limits limits not None):
         self._limits = limits
-        self.block = _Block.__new__(_Block, BLOCK_SMALL)
+        self.replace(BLOCK_SMALL)
 
     @property
     def limits(self):
@@ -667,6 +655,12 @@ cdef class Inbox:
     def limits(self, Limits limits not None):
         self._limits = limits
 
+    cdef int replace(self, Py_ssize_t size) except -1:
+        """Take another block, which is empty."""
+        self.block = Block.__new__(Block, size)
+        self.view = None
+        return 0
+
     cdef int reserve(self, Py_ssize_t room) except -1:
         """Make `room` octets free behind the pending ones, by moving them or into a larger block.
 
@@ -675,14 +669,12 @@ cdef class Inbox:
         cdef Py_ssize_t pending = self.end - self.start
         cdef Py_ssize_t size = self.block.size
         cdef Py_ssize_t vacated
-        cdef _Block larger
+        cdef Block before = self.block
         if size - self.end >= room:
             return 0
         if pending + room > size or pending > size >> 1:
-            size = max(size * 2, pending + room)
-            larger = _Block.__new__(_Block, size)
-            memcpy(larger.data, self.block.data + self.start, pending)
-            self.block = larger
+            self.replace(max(size * 2, pending + room))
+            memcpy(self.block.data, before.data + self.start, pending)
         else:
             memmove(self.block.data, self.block.data + self.start, pending)
             # Half a bind may have lain there; what next() wipes is the moved one.
@@ -697,10 +689,14 @@ cdef class Inbox:
         if self.start == self.end:
             # Empty: the next block is as large as the last read suggests.
             if self.end == size and size < BLOCK_LARGE:
-                self.block = _Block.__new__(_Block, size * 2)
+                self.replace(size * 2)
             elif size > BLOCK_LARGE or (size > BLOCK_SMALL and self.end < BLOCK_ROOM):
-                self.block = _Block.__new__(_Block, BLOCK_SMALL)
+                self.replace(BLOCK_SMALL)
             self.start = self.end = 0
+            if self.view is None:
+                self.block.offset = 0
+                self.view = PyMemoryView_FromObject(self.block)
+            return self.view
         elif self.end - self.start > self._limits.message + BLOCK_LARGE:
             self.broken = True
             fail_limit(b"message", self._limits.message)

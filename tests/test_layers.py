@@ -21,7 +21,7 @@ LADDER: list[set[str]] = [
         "ldap.matching",
         "radius.dictionary",
     }
-    | {"ldap.sids", "observe._lines", "observe._rows"},
+    | {"ldap.sids", "observe._lines", "observe._rows", "credentials._believed"},
     {"ldap._arena", "ldap._snapshot", "ldap.arena", "ldap.entries", "ldap.results", "ldap.observer"}
     | {"ldap.controls", "ldap.plain", "ldap.proxy", "ldap.shelf", "ldap.certificates"}
     | {"radius.packet", "radius.crypto", "observe._ldap_lines", "radius._intake"}

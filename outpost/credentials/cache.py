@@ -10,27 +10,23 @@ from which a secret can be computed without the per-process key.
 
 from __future__ import annotations
 
-import hashlib
-import struct
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar, final
 
+from outpost.credentials._believed import Believed, Entry, Who
 from outpost.identity import Accepted, Revoked
 
 K = TypeVar("K")
 
-DIGEST_SIZE = 16
-"""Octets of a key. 128 bits: a collision would be a wrong success."""
 ENTRY_COST = 900
 """Octets one entry takes beside its texts: object, identity, order and three indexes (measured, rounded up)."""
 REVOCATIONS_REMEMBERED = 1024
 """Revocations that a login in flight is checked against one by one; when more arrive it counts as revoked."""
 NEVER = float("inf")
 
-_frame = struct.Struct("<cqI").pack
-SERVICES = {"ldap": b"L", "radius": b"R"}
+SERVICES = ("ldap", "radius")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,37 +50,6 @@ class CacheSettings:
         for name in self.__slots__:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
-
-
-@final
-class Entry:
-    """One login that was accepted."""
-
-    __slots__ = (
-        "accepted",
-        "address",
-        "cost",
-        "ends_at",
-        "mark",
-        "offline_until",
-        "owner",
-        "refresh_at",
-        "verified_at",
-    )
-
-    accepted: Accepted
-    owner: tuple[str, int]
-    """Service and primary key of the provider."""
-    address: str | None
-    """Set if a one-time code took part: the only client address that may repeat this login."""
-    mark: bytes
-    """Equal marks of one user mean the same secret, at whichever provider."""
-    verified_at: float
-    """When the backend was asked, not when it answered: what changed in between was perhaps not seen."""
-    refresh_at: float
-    ends_at: float
-    offline_until: float
-    cost: int
 
 
 @final
@@ -136,30 +101,35 @@ class CredentialsCache:
     """
 
     def __init__(self, settings: CacheSettings, hash_key: bytes) -> None:
-        if len(hash_key) < 16:
-            raise ValueError("the hash key needs at least 16 octets")
         self.settings = settings
-        self._hash = hashlib.blake2b(key=hash_key, digest_size=DIGEST_SIZE)
-        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self.believed = Believed(hash_key)
+        """The entries; whoever answers requests in C looks here."""
+        self.believed.max_age_disconnected = settings.max_age_disconnected_s
         self._by_user: Index[int] = Index()
         self._by_session: Index[str] = Index()
         self._by_owner: Index[tuple[str, int]] = Index()
-        self._max_age_disconnected = settings.max_age_disconnected_s
         self._longest = max(settings.max_age_s, settings.offline_for_s)
-        self._trusted_since = NEVER
         self._revision = 0
         self._forgotten_revision = 0
         self._revocations: deque[tuple[int, Revoked]] = deque()
         self.bytes_used = 0
-        self.hits = 0
-        self.misses = 0
         self.evicted = 0
         """Entries that went for want of room."""
         self.revoked = 0
         """Entries that went because something was revoked."""
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.believed)
+
+    @property
+    def hits(self) -> int:
+        """Logins that were believed."""
+        return self.believed.hits
+
+    @property
+    def misses(self) -> int:
+        """Logins that were not."""
+        return self.believed.misses
 
     # -- keys -----------------------------------------------------------------------------------------
 
@@ -170,43 +140,26 @@ class CredentialsCache:
         not folded here: where the server tells two of them apart, one person's login must not become
         another's.  Such a spelling is only a miss.
         """
-        name = username.strip().encode("utf-8", "surrogatepass").lower()
-        digest = self._hash.copy()
-        # Fixed size, then the name whose length it states, then the rest: no two logins have one encoding.
-        digest.update(_frame(SERVICES[service], provider_pk, len(name)) + name + secret)
-        return digest.digest()
+        return self.believed.key(Who(service, provider_pk, username), secret)
 
     def mark(self, user_pk: int, secret: bytes) -> bytes:
         """A keyed hash by which one user's equal secrets are recognised, 16 octets."""
-        digest = self._hash.copy()
-        digest.update(_frame(b"M", user_pk, 0) + secret)
-        return digest.digest()
+        return self.believed.mark(user_pk, secret)
 
     # -- reuse ----------------------------------------------------------------------------------------
 
     def get(self, key: bytes, now: float, address: str) -> Entry | None:
         """The login if it may be believed without asking; `refresh_at` tells when to ask again behind its back."""
-        entry = self._entries.get(key)
-        if (
-            entry is None
-            or now >= entry.ends_at
-            or (entry.verified_at < self._trusted_since and now - entry.verified_at >= self._max_age_disconnected)
-            or (entry.address is not None and entry.address != address)
-        ):
-            self.misses += 1
-            return None
-        self._entries.move_to_end(key)
-        self.hits += 1
-        return entry
+        return self.believed.believed(key, now, address)
 
     def remembers(self, key: bytes) -> bool:
         """True if this secret, without a one-time code, was right of late, whether or not it may be believed now."""
-        entry = self._entries.get(key)
+        entry = self.believed.get(key)
         return entry is not None and entry.address is None
 
     def offline(self, key: bytes, now: float) -> Accepted | None:
         """The login if it may be believed although, and only because, the server cannot be asked."""
-        entry = self._entries.get(key)
+        entry = self.believed.get(key)
         return entry.accepted if entry is not None and now < entry.offline_until else None
 
     # -- what happens ---------------------------------------------------------------------------------
@@ -241,8 +194,8 @@ class CredentialsCache:
             raise TypeError("only Accepted is remembered")
         if self.revoked_since(revision, accepted, service, provider_pk):
             return False
-        before = self._entries.get(key)
-        others = [e for k in self._by_user.get(accepted.identity.user_pk) if (e := self._entries[k]).mark != mark]
+        before = self.believed.get(key)
+        others = self._others(accepted.identity.user_pk, mark)
         if any(e.verified_at > asked_at for e in others) or (before is not None and before.verified_at > asked_at):
             return False
         if before is not None:
@@ -255,31 +208,29 @@ class CredentialsCache:
         entry.mark = mark
         if now >= entry.ends_at or entry.cost > self.settings.max_bytes:
             return False
-        self._entries[key] = entry
+        self.believed.put(key, entry)
         self.bytes_used += entry.cost
         self._by_user.add(accepted.identity.user_pk, key)
         self._by_owner.add(entry.owner, key)
         if accepted.identity.session is not None:
             self._by_session.add(accepted.identity.session, key)
         self._make_room(now)
-        return key in self._entries
+        return self.believed.get(key) is not None
 
     def doubt(self, user_pk: int, mark: bytes, now: float) -> None:
         """The secret of this mark is new for its user: believe his other ones no more without asking."""
-        for key in self._by_user.get(user_pk):
-            entry = self._entries[key]
-            if entry.mark != mark:
-                # Kept, so that verifying it again is no news that would cast doubt in turn.
-                entry.ends_at = min(entry.ends_at, now)
-                entry.offline_until = min(entry.offline_until, now)
+        for entry in self._others(user_pk, mark):
+            # Kept, so that verifying it again is no news that would cast doubt in turn.
+            entry.ends_at = min(entry.ends_at, now)
+            entry.offline_until = min(entry.offline_until, now)
 
     def find(self, key: bytes) -> Entry | None:
         """What is remembered of a login, whether or not it may be believed."""
-        return self._entries.get(key)
+        return self.believed.get(key)
 
     def discard(self, key: bytes) -> bool:
         """Forget one login, because the backend said no to it; True if it was known."""
-        entry = self._entries.get(key)
+        entry = self.believed.get(key)
         if entry is None:
             return False
         self._remove(key, entry)
@@ -292,12 +243,13 @@ class CredentialsCache:
             self._forgotten_revision = self._revocations.popleft()[0]
         self._revocations.append((self._revision, revoked))
         if revoked.user_pk is None and revoked.session is None and revoked.provider_pk is None:
-            doomed = [k for k, e in self._entries.items() if revoked.service in {None, e.owner[0]}]
+            doomed = [entry.key for entry in self.believed if revoked.service in {None, entry.owner[0]}]
         else:
             doomed = self._concerned(revoked)
         for key in doomed:
-            if key in self._entries:
-                self._remove(key, self._entries[key])
+            entry = self.believed.get(key)
+            if entry is not None:
+                self._remove(key, entry)
         self.revoked += len(doomed)
         return len(doomed)
 
@@ -315,14 +267,14 @@ class CredentialsCache:
     def set_connected(self, connected: bool, now: float) -> None:
         """Whether revocations arrive. What was verified before they did is trusted as briefly as without them."""
         if not connected:
-            self._trusted_since = NEVER
-        elif self._trusted_since == NEVER:
-            self._trusted_since = now
+            self.believed.trusted_since = NEVER
+        elif self.believed.trusted_since == NEVER:
+            self.believed.trusted_since = now
 
     @property
     def is_connected(self) -> bool:
         """Whether revocations arrive."""
-        return self._trusted_since != NEVER
+        return self.believed.trusted_since != NEVER
 
     def clear(self) -> None:
         """Forget everything."""
@@ -357,6 +309,10 @@ class CredentialsCache:
         )
         return entry
 
+    def _others(self, user_pk: int, mark: bytes) -> list[Entry]:
+        found = map(self.believed.get, self._by_user.get(user_pk))
+        return [entry for entry in found if entry is not None and entry.mark != mark]
+
     def _concerned(self, revoked: Revoked) -> list[bytes]:
         keys: set[bytes] = set()
         if revoked.user_pk is not None:
@@ -369,7 +325,7 @@ class CredentialsCache:
         return list(keys)
 
     def _remove(self, key: bytes, entry: Entry) -> None:
-        del self._entries[key]
+        self.believed.remove(key)
         self.bytes_used -= entry.cost
         identity = entry.accepted.identity
         self._by_user.discard(identity.user_pk, key)
@@ -378,16 +334,18 @@ class CredentialsCache:
             self._by_session.discard(identity.session, key)
 
     def _make_room(self, now: float) -> None:
-        entries, settings = self._entries, self.settings
-        while entries and (len(entries) > settings.max_entries or self.bytes_used > settings.max_bytes):
-            oldest = next(iter(entries))
-            self._remove(oldest, entries[oldest])
+        table, settings = self.believed, self.settings
+        while len(table) > settings.max_entries or self.bytes_used > settings.max_bytes:
+            oldest = table.first()
+            if oldest is None:
+                return
+            self._remove(oldest.key, oldest)
             self.evicted += 1
         for _ in range(2):  # two out for one in: what has died is gone after one lifetime without any sweep
-            oldest = next(iter(entries), b"")
-            if not oldest or now - entries[oldest].verified_at < self._longest:
+            oldest = table.first()
+            if oldest is None or now - oldest.verified_at < self._longest:
                 return
-            self._remove(oldest, entries[oldest])
+            self._remove(oldest.key, oldest)
 
 
 def concerns(revoked: Revoked, accepted: Accepted, service: str, provider_pk: int) -> bool:

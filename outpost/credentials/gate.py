@@ -21,7 +21,8 @@ from typing import Any, final
 
 import structlog
 
-from outpost.credentials.cache import CacheSettings, CredentialsCache, Entry
+from outpost.credentials._believed import Entry
+from outpost.credentials.cache import CacheSettings, CredentialsCache
 from outpost.credentials.limiter import Attempt, Damper, Limiter, LimiterSettings
 from outpost.errors import BackendError, BackendTimeout, BackendUnavailable, OutpostError
 from outpost.identity import (

@@ -174,8 +174,10 @@ class CacheAgainstModel(RuleBasedStateMachine):
     @invariant()
     def books_are_balanced(self) -> None:
         cache = self.cache
-        entries = list(cache._entries.items())
-        assert cache.bytes_used == sum(e.cost for _, e in entries)
+        entries = list(cache.believed)
+        assert cache.bytes_used == sum(entry.cost for entry in entries)
+        assert all(cache.believed.get(entry.key) is entry for entry in entries)
+        assert len(cache.believed) == len(entries)
         assert sum(len(cache._by_user.get(u)) for u in cache._by_user) == len(entries)
         assert sum(len(cache._by_owner.get(o)) for o in cache._by_owner) == len(entries)
         assert sum(len(cache._by_session.get(s)) for s in cache._by_session) == len(entries)
