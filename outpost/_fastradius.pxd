@@ -36,6 +36,7 @@ cdef struct Parts:
     bint is_ambiguous
     bint has_eap
     bint has_ms_chap
+    bint has_chargeable_user_identity
     int user_name_at
     int user_password_at
     int chap_password_at
@@ -56,9 +57,8 @@ cdef class SharedSecret:
 cdef class Packet:
     cdef readonly bytes octets
     cdef Parts parts
-    cdef SharedSecret secret
+    cdef readonly SharedSecret secret
     cdef bytes value_at(self, int offset)
-    cpdef bytes key(self, bytes path)
 
 
 cdef int outline(const uint8_t *raw, Py_ssize_t received, Parts *parts) noexcept nogil

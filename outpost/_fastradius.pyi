@@ -72,6 +72,12 @@ class Packet:
     def has_ms_chap(self) -> bool:
         """It carries an MS-CHAP attribute (RFC 2548 2)."""
     @property
+    def has_chargeable_user_identity(self) -> bool:
+        """It asks for Chargeable-User-Identity (RFC 4372 2.1)."""
+    @property
+    def secret(self) -> SharedSecret:
+        """What it was judged by, and a reply is signed with."""
+    @property
     def authenticator(self) -> bytes:
         """The 16 octets of the Request Authenticator."""
     @property
@@ -107,12 +113,11 @@ class Packet:
     @property
     def eap_message(self) -> bytes | None:
         """All EAP-Message values joined (RFC 3579 3.1), or None without any."""
-    def key(self, path: bytes) -> bytes:
-        """What tells requests apart as long as their content is the same: `path`, code and identifier."""
     def plain_login(self) -> tuple[str, bytes] | None:
         """(User-Name, password) of an Access-Request that carries these and nothing that calls for other treatment.
 
-        None for everything else: other codes and methods, State, Service-Type Call-Check, a name that is no text.
+        None for everything else: other codes and methods, State, Service-Type Call-Check, Chargeable-User-Identity, a
+        name that is no text.
         """
     def attributes(self) -> list[tuple[int, bytes]]:
         """All attributes in order as (type, value)."""

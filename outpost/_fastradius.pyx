@@ -120,6 +120,7 @@ cdef enum AttributeType:
     CHAP_CHALLENGE = 60
     EAP_MESSAGE = 79
     MESSAGE_AUTHENTICATOR = 80
+    CHARGEABLE_USER_IDENTITY = 89
 
 cdef uint8_t ZEROS[16]  # static storage: all zero, never written
 
@@ -369,6 +370,11 @@ cdef class Packet:
         return self.parts.has_ms_chap
 
     @property
+    def has_chargeable_user_identity(self) -> bool:
+        """It asks for Chargeable-User-Identity (RFC 4372 2.1)."""
+        return self.parts.has_chargeable_user_identity
+
+    @property
     def authenticator(self) -> bytes:
         """The 16 octets of the Request Authenticator."""
         return PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.octets) + 4, 16)
@@ -447,18 +453,11 @@ cdef class Packet:
             return None
         return b"".join([value for number, value in self.attributes() if number == EAP_MESSAGE])
 
-    cpdef bytes key(self, bytes path):
-        """What tells requests apart as long as their content is the same: `path`, code and identifier."""
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(path)
-        cdef bytes key = PyBytes_FromStringAndSize(NULL, size + 2)
-        memcpy(PyBytes_AS_STRING(key), PyBytes_AS_STRING(path), <size_t>size)
-        memcpy(PyBytes_AS_STRING(key) + size, PyBytes_AS_STRING(self.octets), 2)
-        return key
-
     def plain_login(self):
         """(User-Name, password) of an Access-Request that carries these and nothing that calls for other treatment.
 
-        None for everything else: other codes and methods, State, Service-Type Call-Check, a name that is no text.
+        None for everything else: other codes and methods, State, Service-Type Call-Check, Chargeable-User-Identity, a
+        name that is no text.
         """
         cdef const uint8_t *raw = <const uint8_t *>PyBytes_AS_STRING(self.octets)
         cdef uint8_t password[LONGEST_PASSWORD]
@@ -525,7 +524,7 @@ cdef bint is_plain_login(const uint8_t *raw, const Parts *parts) noexcept nogil:
     if (
         parts.code != ACCESS_REQUEST or parts.user_name_at == 0 or parts.user_password_at == 0 or parts.state_at
         or parts.chap_password_at or parts.has_eap or parts.has_ms_chap or parts.is_ambiguous
-        or parts.service_type == CALL_CHECK
+        or parts.service_type == CALL_CHECK or parts.has_chargeable_user_identity
     ):
         return False
     size = raw[parts.user_name_at + 1] - 2
@@ -637,6 +636,8 @@ cdef int scan(const uint8_t *raw, int end, Parts *parts) noexcept nogil:
             if size != 18 or parts.message_authenticator_at:
                 return V_MALFORMED_MESSAGE_AUTHENTICATOR
             parts.message_authenticator_at = at
+        elif raw[at] == CHARGEABLE_USER_IDENTITY:
+            parts.has_chargeable_user_identity = True
         elif raw[at] == VENDOR_SPECIFIC:
             # Microsoft (311): MS-CHAP-Response, MS-CHAP-Challenge, MS-CHAP2-Response (RFC 2548 2).
             if size >= 8 and raw[at + 2] == 0 and raw[at + 3] == 0 and raw[at + 4] == 1 and raw[at + 5] == 0x37:

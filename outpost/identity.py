@@ -165,6 +165,9 @@ class LdapOptions:
             raise ValueError("samba_domain: expected at most 15 letters, digits, hyphens and underscores")
 
 
+LONGEST_REJECT_DELAY_S: Final = 5
+
+
 @dataclass(frozen=True, slots=True)
 class RadiusOptions:
     """Per-provider extras that authentik has no field for (`[provider.<name>]` in the settings)."""
@@ -173,18 +176,27 @@ class RadiusOptions:
     """`auto` (checked when present, Proxy-State without it refused), `require` or `optional`. What a device sent
     before changes nothing: some sign one request and not the next."""
     reject_delay_s: float = 1.0
+    """A refusal is held back until this long after its request, at most 5 s: longer waits devices take for silence."""
     challenge: bool = True
     """Answer a missing code with Access-Challenge."""
     code_suffix: bool = False
     """Accept a trailing code without separator."""
     strip_realm: bool = False
+    """`alice@example.org` and `EXAMPLE\\alice` are the user `alice`; otherwise names are taken as they come."""
     mac_addresses: tuple[str, ...] = ()
     """Hardware addresses admitted by MAC authentication bypass."""
     mac_attributes: tuple[str, ...] = ()
     """Reply attributes for these, each `Name=value`: `["Tunnel-Type=VLAN", "Tunnel-Private-Group-Id=42"]`."""
+    return_user_name: bool = False
+    """Tell the device the login name of who was accepted, whatever name was typed: it then accounts for that one."""
     probe_user: str = ""
     """A user name answered with Access-Reject at once, for health probes."""
     status_server_requires_health: bool = True
+    """Leave Status-Server (RFC 5997) unanswered while logins cannot work, so that devices turn to another server."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.reject_delay_s <= LONGEST_REJECT_DELAY_S:
+            raise ValueError(f"reject_delay: expected 0 to {LONGEST_REJECT_DELAY_S} seconds")
 
 
 @dataclass(frozen=True, slots=True)

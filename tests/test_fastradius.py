@@ -279,6 +279,10 @@ def test_plain_logins_are_told(name: bytes, password: bytes, extra: bytes, found
     body = oracle.attribute(1, name) + oracle.attribute(2, hide_user_password(password, XYZZY, AUTHENTICATOR)) + extra
     assert good(encode_request(1, 1, AUTHENTICATOR, body, XYZZY), XYZZY).plain_login() == found
     status = good(encode_request(12, 1, AUTHENTICATOR, body, XYZZY), XYZZY)
-    assert status.plain_login() is None and status.key(b"path") == b"path\x0c\x01"
+    assert status.plain_login() is None
+    unsigned = good(encode_request(1, 7, AUTHENTICATOR, body, XYZZY, sign=False), XYZZY)
+    assert not unsigned.has_chargeable_user_identity
+    named = good(encode_request(1, 7, AUTHENTICATOR, body + oracle.attribute(89, b"\0"), XYZZY), XYZZY)
+    assert named.plain_login() is None and named.has_chargeable_user_identity and named.secret is XYZZY
     without = body[: 2 + len(name)]
     assert good(encode_request(1, 1, AUTHENTICATOR, without, XYZZY), XYZZY).plain_login() is None

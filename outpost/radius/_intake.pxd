@@ -4,8 +4,10 @@ from libc.stdint cimport uint8_t
 from outpost._fastradius cimport Packet, Parts, SharedSecret
 
 cdef enum:
-    # What `Replies` takes as a key at most: a path of UDP over IPv6, code and identifier.
+    # What `Replies` takes as a key at most: a path of UDP over IPv6 and its tail.
     LONGEST_KEY = 64
+    # Code, identifier, signed or not.
+    KEY_TAIL = 3
 
 # Beyond the verdicts on octets.
 cdef enum Objection:
@@ -72,7 +74,7 @@ cdef class Request:
 
 
 cdef int objection(const Parts *parts, Peer peer) noexcept
-cdef int put_key(uint8_t *out, const uint8_t *path, int path_size, const uint8_t *raw) noexcept nogil
+cdef int put_key(uint8_t *out, const uint8_t *path, int path_size, const uint8_t *raw, bint is_signed) noexcept nogil
 cdef Request made_request(
     const uint8_t *raw, const Parts *parts, Peer peer, const uint8_t *key, int key_size, double now
 )

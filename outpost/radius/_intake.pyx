@@ -263,11 +263,16 @@ cdef int objection(const Parts *parts, Peer peer) noexcept:
     return V_FINE
 
 
-cdef int put_key(uint8_t *out, const uint8_t *path, int path_size, const uint8_t *raw) noexcept nogil:
-    """What tells requests apart as long as their content is the same: path, code and identifier; its size."""
+cdef int put_key(uint8_t *out, const uint8_t *path, int path_size, const uint8_t *raw, bint is_signed) noexcept nogil:
+    """What tells requests apart as long as their content is the same; its size.
+
+    Path, code, identifier, and whether it is signed.  Anybody who can forge a sender's address can send what is not
+    signed: it must not end a request, or make a reply forgotten, that the device itself has signed for.
+    """
     memcpy(out, path, path_size)
     memcpy(out + path_size, raw, 2)
-    return path_size + 2
+    out[path_size + 2] = is_signed
+    return path_size + KEY_TAIL
 
 
 cdef Request made_request(
@@ -278,7 +283,7 @@ cdef Request made_request(
     request.packet = made_packet(raw, parts, peer.secret)
     request.client = peer.client
     request.source = peer.source
-    request.path = PyBytes_FromStringAndSize(<const char *>key, key_size - 2)
+    request.path = PyBytes_FromStringAndSize(<const char *>key, key_size - KEY_TAIL)
     request.key = PyBytes_FromStringAndSize(<const char *>key, key_size)
     request.received_at = now
     request.is_live = True
@@ -309,9 +314,12 @@ cdef class Intake:
             verdict = objection(&parts, peer)
         if verdict != V_FINE:
             return verdict
-        if PyBytes_GET_SIZE(path) > LONGEST_KEY - 2:
+        if PyBytes_GET_SIZE(path) > LONGEST_KEY - KEY_TAIL:
             raise ValueError("no path")
-        key_size = put_key(key, <const uint8_t *>PyBytes_AS_STRING(path), <int>PyBytes_GET_SIZE(path), raw)
+        key_size = put_key(
+            key, <const uint8_t *>PyBytes_AS_STRING(path), <int>PyBytes_GET_SIZE(path), raw,
+            parts.message_authenticator_at != 0,
+        )
         reply = self.replies.look(key, key_size, raw, parts.size, now)
         if reply != NULL:
             return PyBytes_FromStringAndSize(

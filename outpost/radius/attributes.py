@@ -14,7 +14,6 @@ from outpost.identity import RejectReason, ReplyAttributes
 from outpost.radius.crypto import decrypt_salted, encrypt_salted
 from outpost.radius.dictionary import LONG_EXTENDED, Attribute, Dictionary
 from outpost.radius.packet import (
-    CLASS,
     HEADER_SIZE,
     IDLE_TIMEOUT,
     LONGEST_VALUE,
@@ -27,12 +26,13 @@ from outpost.radius.packet import (
     encode_text,
 )
 
+PASSWORD_RETRY = 75
 NEVER = frozenset({2, 3, 24, 33, 60, 79, 80})
 """Ours, the protocol's or secret: passwords, State, Proxy-State, EAP-Message, Message-Authenticator."""
 
 PROMPT = 76
 ALLOWED = {
-    int(Code.ACCESS_REJECT): frozenset({REPLY_MESSAGE}),
+    int(Code.ACCESS_REJECT): frozenset({REPLY_MESSAGE, PASSWORD_RETRY}),
     int(Code.ACCESS_CHALLENGE): frozenset({REPLY_MESSAGE, VENDOR_SPECIFIC, SESSION_TIMEOUT, IDLE_TIMEOUT, PROMPT}),
 }
 """What RFC 2865 5.44 and 2869 5.19 let these carry; an Access-Accept carries all."""
@@ -70,11 +70,20 @@ class Renderer:
         self._random = random
         self._compiled: dict[tuple[int, ReplyAttributes], bytes] = {}
 
-    def render(self, attributes: ReplyAttributes, code: int, secret: bytes, request_authenticator: bytes) -> bytes:
+    def render(
+        self,
+        attributes: ReplyAttributes,
+        code: int,
+        secret: bytes,
+        request_authenticator: bytes,
+        *,
+        rendered_with: bytes | None = None,
+    ) -> bytes:
         """The encoded attributes of a reply, the backend's packet first, then the named ones.
 
-        Only what a packet of this code may carry.  Raises Flawed: an Access-Accept without the restrictions it was
-        meant to carry would give away too much.
+        Only what a packet of this code may carry.  secret: of the request; rendered_with: the secret that hides values
+        in the backend's packet, where it is another one.  Raises Flawed: an Access-Accept without the restrictions it
+        was meant to carry would give away too much.
         """
         if not attributes.packet and not attributes.named:
             return b""
@@ -84,7 +93,7 @@ class Renderer:
         allowed = ALLOWED.get(code)
         pieces = [
             piece
-            for piece in self._pieces(attributes, secret)
+            for piece in self._pieces(attributes, secret if rendered_with is None else rendered_with)
             if piece.number not in NEVER and (allowed is None or piece.number in allowed)
         ]
         encoded = self._encode(pieces, secret, request_authenticator)
@@ -224,6 +233,6 @@ def _wrapped(attribute: Attribute, value: bytes, tag: int) -> Iterator[Piece]:
         yield Piece(number, value, hidden)
 
 
-def has_class(encoded: bytes) -> bool:
-    """Whether encoded attributes hold a Class."""
-    return any(number == CLASS for number, _ in decode_attributes(encoded))
+def carries(encoded: bytes, wanted: int) -> bool:
+    """Whether encoded attributes hold one of this type."""
+    return any(number == wanted for number, _ in decode_attributes(encoded))

@@ -52,6 +52,12 @@ def decrypt_salted(hidden: bytes, secret: bytes, request_authenticator: bytes) -
     return plain[1 : 1 + size]
 
 
+def chap_holds(response: bytes, challenge: bytes, password: bytes) -> bool:
+    """A CHAP-Password, identifier and digest, is the answer of somebody who knows the password (RFC 2865 5.3)."""
+    digest = hashlib.md5(response[:1] + password + challenge, usedforsecurity=False).digest()
+    return len(response) == 17 and hmac.compare_digest(digest, response[1:])
+
+
 def response_authenticator_holds(reply: bytes, request_authenticator: bytes, secret: bytes) -> bool:
     """MD5(Code+ID+Length+RequestAuth+Attributes+Secret) is what the reply says (RFC 2865 3)."""
     digest = hashlib.md5(reply[:4] + request_authenticator + reply[20:] + secret, usedforsecurity=False).digest()

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import NamedTuple, Protocol, final
 
+from outpost._fastradius import Packet
 from outpost.errors import LimitExceeded
 from outpost.identity import (
     Accepted,
     Challenge,
     Decision,
+    Identity,
     RadiusProvider,
     Rejected,
     RejectReason,
@@ -24,18 +26,22 @@ from outpost.identity import (
     Source,
 )
 from outpost.radius._intake import Request
-from outpost.radius.attributes import Flawed, Renderer, has_class
-from outpost.radius.bypass import without_realm
+from outpost.radius.attributes import Flawed, Renderer, carries
+from outpost.radius.bypass import hardware_address, without_realm
 from outpost.radius.clients import Client, Flaw
 from outpost.radius.conversations import Conversations, Prompts
+from outpost.radius.crypto import chap_holds
 from outpost.radius.dictionary import Dictionary
 from outpost.radius.observer import DropReason, RadiusObserver
 from outpost.radius.packet import (
     CALL_CHECK,
+    CHARGEABLE_USER_IDENTITY,
     CLASS,
     EAP_MESSAGE,
+    LONGEST_VALUE,
     REPLY_MESSAGE,
     STATE,
+    USER_NAME,
     Code,
     encode_attribute,
     encode_text,
@@ -190,6 +196,8 @@ class RadiusService:
         if packet.service_type == CALL_CHECK and not packet.has_eap:
             return self._bypass(request, username)
         if packet.has_eap or packet.has_ms_chap or packet.chap_password is not None:
+            if not packet.has_eap and not packet.has_ms_chap and _concerns_chap(packet, username):
+                return self._bypass(request, username)
             return self._unsupported(request, username)
         password = packet.user_password
         if not username or "\0" in username or (password is None and packet.has_user_password):
@@ -278,13 +286,29 @@ class RadiusService:
                 return self._reject(request, username, exc.reason)
         session = accepted.identity.session
         # A Class of the mapping's is what the device acts on (group policies): ours would only confuse it.
-        if session is not None and not has_class(attributes):
+        if session is not None and not carries(attributes, CLASS):
             handle = blake2b(session.encode(), digest_size=16, key=self._class_key).hexdigest()
             attributes += encode_attribute(CLASS, CLASS_PREFIX + handle.encode())
+        if request.packet.has_chargeable_user_identity or request.client.provider.options.return_user_name:
+            attributes += self._names(request, accepted.identity, attributes)
         try:
             return Answer(request.packet.reply(ACCEPT, attributes), ACCEPT, username)
         except LimitExceeded:
             return DropReason.REPLY_TOO_LARGE
+
+    def _names(self, request: Request, identity: Identity, attributes: bytes) -> bytes:
+        """Who was accepted, for the device's records, unless the attributes say so already."""
+        found = b""
+        name = identity.username.encode()
+        wants_name = request.client.provider.options.return_user_name
+        if wants_name and len(name) <= LONGEST_VALUE and not carries(attributes, USER_NAME):
+            found += encode_attribute(USER_NAME, name)
+        if request.packet.has_chargeable_user_identity and not carries(attributes, CHARGEABLE_USER_IDENTITY):
+            # RFC 4372 2.1: opaque, and the same in every session of the user; here as long as the secret is the same.
+            key = sha256(request.client.secret.octets).digest()
+            handle = blake2b(name, digest_size=16, key=key, person=b"chargeable").hexdigest()
+            found += encode_attribute(CHARGEABLE_USER_IDENTITY, handle.encode())
+        return found
 
     def _challenge(self, request: Request, username: str, challenge: Challenge) -> Outcome:
         provider = request.client.provider
@@ -343,7 +367,8 @@ class RadiusService:
         return Answer(octets, code, username, reason, delay_s)
 
     def _render(self, request: Request, code: Code, attributes: ReplyAttributes) -> bytes:
-        return self._renderer.render(attributes, code, request.client.secret.octets, request.packet.authenticator)
+        packet, ours = request.packet, request.client.secret.octets
+        return self._renderer.render(attributes, code, packet.secret.octets, packet.authenticator, rendered_with=ours)
 
     def _explain(self, request: Request, username: str, detail: str) -> None:
         if detail:
@@ -352,3 +377,11 @@ class RadiusService:
     def _tell_conversations(self) -> None:
         found = self._conversations
         self._observer.challenges(found.opened, found.expired, len(found))
+
+
+def _concerns_chap(packet: Packet, username: str) -> bool:
+    """Whether a device asks for itself by CHAP: the one password that is known here is its address."""
+    response, name = packet.chap_password, packet.user_name
+    if response is None or name is None or not hardware_address(username):
+        return False
+    return chap_holds(response, packet.chap_challenge, name)

@@ -174,6 +174,10 @@ reject_delay = "250ms"
         ("version = 1\n[authentik]\npage_size = -1\n", "outpost.toml:3: authentik.page_size: expected a whole number"),
         ("version = 1\ndirectory = 5\n", "outpost.toml:2: directory: expected the path of a blueprint file"),
         (
+            'version = 1\n[provider.x]\nreject_delay = "6s"\n',
+            "[provider.x]: reject_delay: expected 0 to 5 seconds",
+        ),
+        (
             "version = 1\n[provider.x]\nnested = 1\n",
             "outpost.toml:3: provider.x.nested: unknown key; did you mean nested_groups?",
         ),

@@ -6,7 +6,7 @@ from pyrad.dictionary import Dictionary as PyradDictionary
 from pyrad.packet import AuthPacket
 
 from outpost.identity import RejectReason, ReplyAttributes
-from outpost.radius.attributes import Flawed, Renderer, has_class
+from outpost.radius.attributes import Flawed, Renderer, carries
 from outpost.radius.crypto import decrypt_salted, encrypt_salted
 from outpost.radius.dictionary import Dictionary, shipped
 from outpost.radius.packet import Code, decode_attributes, encode_attribute
@@ -105,10 +105,10 @@ def test_the_packet_comes_before_the_named() -> None:
 
 @pytest.mark.parametrize(
     ("code", "numbers"),
-    [(Code.ACCESS_REJECT, [18]), (Code.ACCESS_CHALLENGE, [18, 26]), (Code.ACCESS_ACCEPT, [18, 6, 26])],
+    [(Code.ACCESS_REJECT, [18, 75]), (Code.ACCESS_CHALLENGE, [18, 26]), (Code.ACCESS_ACCEPT, [18, 6, 26, 75])],
 )
 def test_rfc2865_5_44_what_a_reply_may_carry(code: Code, numbers: list[int]) -> None:
-    named = (("Reply-Message", "no"), ("Service-Type", "6"), ("Cisco-AVPair", "x"))
+    named = (("Reply-Message", "no"), ("Service-Type", "6"), ("Cisco-AVPair", "x"), ("Password-Retry", "3"))
     assert [number for number, _ in rendered(*named, code=code)] == numbers
 
 
@@ -173,5 +173,17 @@ def test_complaints_name_what_a_directory_has_wrong() -> None:
     assert len(found) == 2 and "Nope" in found[0] and "Session-Timeout" in found[1]
 
 
-def test_class_is_found() -> None:
-    assert has_class(encode_attribute(25, b"x")) and not has_class(encode_attribute(24, b"x"))
+def test_what_is_carried_is_found() -> None:
+    assert carries(encode_attribute(24, b"y") + encode_attribute(25, b"x"), 25)
+    assert not carries(encode_attribute(24, b"x"), 25)
+
+
+def test_what_the_backend_hid_with_its_secret_is_hidden_with_that_of_the_request() -> None:
+    hidden = b"\1" + encrypt_salted(b"k" * 32, SECRET, BLOB, b"\x80\1")
+    attributes = ReplyAttributes(packet=blob((69, hidden)))
+    encoded = renderer().render(attributes, 2, b"radsec", ASKED, rendered_with=SECRET)
+    ((_, value),) = decode_attributes(encoded)
+    assert value[0] == 1 and decrypt_salted(value[1:], b"radsec", ASKED) == b"k" * 32
+    assert decrypt_salted(value[1:], SECRET, ASKED) is None
+    with pytest.raises(Flawed):
+        renderer().render(attributes, 2, SECRET, ASKED, rendered_with=b"radsec")

@@ -8,6 +8,7 @@ from pyrad.packet import AuthPacket
 
 from outpost._fastradius import SharedSecret, decode, encode_request
 from outpost.radius.crypto import (
+    chap_holds,
     decrypt_salted,
     encrypt_salted,
     message_authenticator_holds,
@@ -52,6 +53,18 @@ def test_rfc2865_7_1_response_authenticator() -> None:
         bent[bit // 8] ^= 1 << bit % 8
         assert not response_authenticator_holds(bytes(bent), request, b"xyzzy5461")
     assert not response_authenticator_holds(reply, request, b"xyzzy5462")
+
+
+def test_rfc2865_7_2_chap() -> None:
+    response = bytes.fromhex("16e97557c316185895f293ff6344077275")
+    challenge = bytes.fromhex("2aee86f08d0d55969ca5978e0d3367a2")
+    assert chap_holds(response, challenge, b"arctangent")
+    for bit in range(len(response) * 8):
+        bent = bytearray(response)
+        bent[bit // 8] ^= 1 << bit % 8
+        assert not chap_holds(bytes(bent), challenge, b"arctangent")
+    assert not chap_holds(response, challenge, b"arctangen") and not chap_holds(response, bytes(16), b"arctangent")
+    assert not chap_holds(response[:-1], challenge, b"arctangent") and not chap_holds(b"", challenge, b"arctangent")
 
 
 def test_message_authenticators_of_the_packet_core_hold() -> None:

@@ -114,6 +114,18 @@ def test_a_repeated_authenticator_never_gets_another_users_reply() -> None:
     new(machine, machine.receive_datagram(login("mallory", "x"), HOME, PATH, 1.0))
 
 
+def test_what_nobody_signed_ends_no_signed_request_and_spends_no_reply_to_one() -> None:
+    """A forged sender is all that it takes to send a request without Message-Authenticator."""
+    machine, observer = exchange()
+    ours = new(machine, machine.receive_datagram(login(), HOME, PATH, 0.0))
+    forged = new(machine, machine.receive_datagram(login(sign=False, authenticator=bytes(16)), HOME, PATH, 0.0))
+    assert ours.is_live and forged.is_live and not observer.drops
+    assert machine.finish(ours, b"accept", 1.0) and machine.finish(forged, b"reject", 1.0)
+    again = machine.receive_datagram(login("mallory", sign=False, authenticator=bytes(16)), HOME, PATH, 2.0)
+    assert isinstance(again, Request)
+    assert machine.receive_datagram(login(), HOME, PATH, 2.0) == b"accept"
+
+
 def test_port_path_code_and_identifier_are_part_of_the_key() -> None:
     machine, observer = exchange()
     new(machine, machine.receive_datagram(login(), HOME, PATH, 0.0))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -237,6 +238,59 @@ async def test_a_device_whose_attributes_cannot_be_sent_is_refused_and_the_opera
         assert bed.observer.answers[0][5] == "attribute_parse_failed"
 
 
+@pytest.mark.parametrize(
+    ("name", "password", "code"),
+    [
+        ("00-00-5E-00-53-01", "00-00-5E-00-53-01", 2),
+        ("00005e005301", "00005e005301", 2),
+        ("00005e005302", "00005e005302", 3),
+        ("00005e005301", "00005e005302", 3),
+        ("alice", "alice", 3),
+    ],
+)
+async def test_mac_bypass_by_chap_needs_the_address_as_its_password(name: str, password: str, code: int) -> None:
+    challenge = bytes(range(40, 56))
+    response = b"\7" + hashlib.md5(b"\7" + password.encode() + challenge).digest()
+    body = encode_attribute(1, name.encode()) + encode_attribute(3, response) + encode_attribute(60, challenge)
+    async with serving(provider(mac_addresses=("00:00:5e:00:53:01",))) as bed:
+        with bed.client() as client:
+            assert (await client.ask(encode_request(1, 1, bytes(16), body, SharedSecret(SECRET))))[0] == code
+        assert bed.gate.asked == []
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+async def test_the_device_is_told_who_was_accepted_on_a_switch(is_cached: bool) -> None:
+    for switch, told_name in ((True, [(1, b"alice")]), (False, [])):
+        async with serving(provider(strip_realm=True, return_user_name=switch)) as bed:
+            if is_cached:
+                bed.gate.cached.add("alice")
+            with bed.client() as client:
+                assert told(await client.ask(login("EXAMPLE\\alice"))) == told_name
+                assert told(await client.ask(login(identifier=2, password="wrong"))) == []
+                bed.gate.attributes = ReplyAttributes((("User-Name", "bob"),))
+                assert told(await client.ask(login(identifier=3))) == [(1, b"bob")]
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+async def test_rfc4372_a_chargeable_user_identity_is_given_to_devices_that_ask(is_cached: bool) -> None:
+    asked = encode_attribute(89, b"\0")
+    async with serving() as bed:
+        bed.gate.users["bob"] = b"wonderland"
+        if is_cached:
+            bed.gate.cached |= {"alice", "bob"}
+        with bed.client() as client:
+            first, again, bobs = [
+                told(await client.ask(login(name, extra=asked, identifier=n)))
+                for n, name in enumerate(("alice", "alice", "bob"))
+            ]
+            assert first == again and first[0][0] == 89 and len(first[0][1]) == 32 and b"alice" not in first[0][1]
+            assert len(bobs) == 1 and bobs != first
+            assert told(await client.ask(login(identifier=3))) == []
+            assert told(await client.ask(login(identifier=4, extra=asked, password="wrong"))) == []
+            bed.gate.attributes = ReplyAttributes((("Chargeable-User-Identity", "own"),))
+            assert told(await client.ask(login(identifier=5, extra=asked))) == [(89, b"own")]
+
+
 async def test_a_listed_address_with_another_password_is_an_ordinary_login() -> None:
     async with serving(provider(mac_addresses=("00:00:5e:00:53:01",))) as bed:
         with bed.client() as client:
@@ -261,9 +315,11 @@ async def test_a_provider_with_a_bad_list_is_not_served() -> None:
 
 
 async def test_the_probe_user_is_refused_at_once_without_asking() -> None:
-    async with serving(provider(probe_user="probe", reject_delay_s=30.0)) as bed:
+    async with serving(provider(probe_user="probe", reject_delay_s=5.0)) as bed:
         with bed.client() as client:
+            begun = asyncio.get_running_loop().time()
             assert (await client.ask(login("probe", "whatever")))[0] == Code.ACCESS_REJECT
+            assert asyncio.get_running_loop().time() < begun + 4
         assert bed.gate.asked == []
 
 
