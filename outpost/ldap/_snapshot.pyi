@@ -46,6 +46,10 @@ class Snapshot:
         """Whether the filter is TRUE for the entry; None if the view holds no such entry.
 
         Raises DecodeError if `dn` is no DN."""
+    def matched_dn(self, view: View, dn: bytes) -> bytes:
+        """matchedDN of a noSuchObject (RFC 4511 4.1.9): the lowest entry of the view above `dn`, as it is sent.
+
+        Raises DecodeError if `dn` is no DN."""
     def compare(self, view: View, dn: bytes, attribute: bytes, assertion_value: bytes) -> int:
         """resultCode of a Compare: 6, 5, 16 noSuchAttribute, 17 undefinedAttributeType,
         21 invalidAttributeSyntax, 32 noSuchObject."""

@@ -942,6 +942,15 @@ cdef class Snapshot:
         search.compile(filter)
         return search.test(entry_at(self, <uint32_t>index), search.root) == TRUE
 
+    def matched_dn(self, View view not None, bytes dn not None):
+        cdef Search search
+        if view.snapshot is not self:
+            raise ValueError("a view of another snapshot")
+        search = Search.__new__(Search)
+        search.snapshot = self
+        search.view = view
+        return search.match_dn(dn)
+
     def compare(self, View view not None, bytes dn not None, bytes attribute not None, bytes assertion_value not None):
         cdef Py_ssize_t index = self.find_dn(dn)
         cdef int a

@@ -351,9 +351,16 @@ async def test_compare(entry: str, attribute: str, value: str, code: int) -> Non
 async def test_compare_sees_no_more_than_search() -> None:
     async with bed() as there:
         client = await there.client("alice")
-        for entry, code in ((ALICE, 6), (f"cn=bob,ou=users,{BASE}", 32)):
+        users = f"ou=users,{BASE}"
+        for entry, code, matched in (
+            (ALICE, 6, ""),
+            (f"cn=bob,{users}", 32, users),
+            (f"cn=x,cn=bob,{users}", 32, users),
+            (f"cn=x,{ALICE}", 32, ALICE),
+            ("dc=elsewhere", 32, ""),
+        ):
             client.send(encode.compare(client.next_id, entry, "objectClass", "person"))
-            assert decode.result((await client.message()).content)[0] == code
+            assert decode.result((await client.message()).content)[:2] == (code, matched.encode())
 
 
 async def test_writes_are_refused_with_a_sentence() -> None:

@@ -1,4 +1,5 @@
-"""Our answers beside those of OpenLDAP's slapd with the same entries: searches made at random, on real sockets.
+"""Our answers beside those of OpenLDAP's slapd with the same entries: searches and compares made at random, on real
+sockets.
 
 Result code, matchedDN, entries, attributes, values, pages and order have to be the same.  What is kept out of the
 questions or the entries, and why:
@@ -21,7 +22,8 @@ questions or the entries, and why:
 - Values that RFC 4517 does not allow but that clients write: integers with leading zeros, telephone numbers with
   other signs than digits.  Undefined there; here they are what they mean.  `true` and `false` in small letters are
   what RFC 4517 3.3.3 allows, but slapd does not.
-- DNs with empty values in filters: no DN there, because such a value is no Directory String; here RFC 4514 decides.
+- DNs with empty values, or of attribute types that no schema has, as assertion values: no DNs there, because such a
+  value is no Directory String or has no syntax; here RFC 4514 decides.
 - Integers above 64 bits with rules for bits: there Undefined, here without any bits.
 - Pieces of substring filters that are nothing but spaces: at an edge they match everything here, as RFC 4518 2.6.1
   says.
@@ -32,6 +34,8 @@ questions or the entries, and why:
 - Sorting by what cannot be sorted: without criticality the entries come unsorted here (RFC 2891 2.2), and an error
   there.  Backwards by attributes with several values: by the least here (as RFC 2891 2.2 says), by the largest there.
 - slapd may answer the next page of a sorted listing with `busy` while it still tidies up: it is asked again.
+- Compare of a value that is none of the attribute's, or of an attribute that no schema has: slapd says so first; here
+  it matters first that there is such an entry, that an assertion about it is true, and that it has the attribute.
 - A list in one attribute selector (`cn, mail`): taken apart here; slapd gets the parts.
 """
 
@@ -45,7 +49,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import uvloop
@@ -65,6 +69,8 @@ pytestmark = [
         slapd.find() is None or slapd.modules() is None, reason="slapd is not installed: apt-get install slapd"
     ),
 ]
+
+T = TypeVar("T")
 
 BASES = ("dc=ldap,dc=goauthentik,dc=io", "o=müller \\2C söhne,c=DE")
 KINDS = {n.lower(): t.kind for t in ATTRIBUTE_TYPES for n in (t.name, *t.aliases, t.oid)}
@@ -95,6 +101,7 @@ ORDERINGS = {
 TOP = (b"top", b"2.5.6.0")
 STRUCTURAL = ("structuralobjectclass", "2.5.21.9")
 BUSY = 51
+NO_SUCH_ATTRIBUTE, UNDEFINED_TYPE, INVALID_SYNTAX, NO_SUCH_OBJECT, ASSERTION_FAILED = 16, 17, 21, 32, 122
 ASSERTION = "1.3.6.1.1.12"
 PAGED, SORT, SORTED = "1.2.840.113556.1.4.319", "1.2.840.113556.1.4.473", b"1.2.840.113556.1.4.474"
 
@@ -166,6 +173,14 @@ class Question:
     types_only: bool = False
     page: int = 0
     sort: tuple[tuple[str, str | None, bool], ...] = ()
+    assertion: bytes = b""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    entry: bytes
+    name: str
+    value: bytes
     assertion: bytes = b""
 
 
@@ -245,13 +260,30 @@ class Questions(generate.Questions):
             if found:
                 return found
 
+    def comparison(self, visible: list[bytes]) -> Comparison:
+        """Mostly about an attribute that the entry has, and often about one of its values."""
+        chance = self.chance
+        dn = self.base(visible)
+        entry = chance.choice(self.entries)
+        if chance.random() < 0.6:
+            dn = entry.dn
+        name = self.name()
+        value = self.value(name)
+        if chance.random() < 0.6:
+            name, given = chance.choice(entry.attributes)
+            kind = KINDS.get(name.lower(), Kind.CASE_IGNORE)
+            held = given if isinstance(given, bytes) else chance.choice(given)
+            twisted = chance.choice((held, held, held.upper(), held.swapcase(), b" " + held, held + b"x"))
+            value = twisted if comparable(kind, twisted) and twisted.lower() not in TOP else held
+        return Comparison(dn, name, value, self.filter() if chance.random() < 0.1 else b"")
+
 
 def comparable(kind: Kind, value: bytes) -> bool:
     if kind is Kind.OID:
         return value.lower() in CLASSES
     if kind is Kind.TELEPHONE_NUMBER:
         return any(c in b"0123456789+" for c in value) and all(c in b"0123456789+()-/ " for c in value)
-    if kind is Kind.DN and re.search(rb"=\s*([,+]|\Z)", value):
+    if kind is Kind.DN and (re.search(rb"=\s*([,+]|\Z)", value) or value.strip().lower() == b"e=f"):
         return False
     if kind is Kind.INTEGER and normalise_value(kind, value) is not None:
         return normalise_value(kind, value) == value
@@ -334,6 +366,17 @@ class Asker:
             self.writer.write(self._request(question))
         found = await self._collect(ids, 0x65)
         return [answer(found[n])[0] for n in ids]
+
+    async def compare(self, comparisons: list[Comparison]) -> list[tuple[int, bytes]]:
+        """resultCode and matchedDN of each, all of them asked at once."""
+        ids = []
+        for one in comparisons:
+            self._id += 1
+            ids.append(self._id)
+            controls = [encode.control(ASSERTION, True, one.assertion)] if one.assertion else []
+            self.writer.write(encode.compare(self._id, one.entry, one.name, one.value, controls))
+        found = await self._collect(ids, 0x6F)
+        return [decode.result(found[n][0].content)[:2] for n in ids]
 
     async def turn_pages(self, question: Question) -> Answer:
         """One answer out of all pages."""
@@ -469,12 +512,17 @@ def for_slapd(question: Question, dictionary: slapd.Dictionary) -> Question:
     )
 
 
-def batches(questions: list[Question], size: int) -> Iterator[list[Question]]:
+def comparison_for_slapd(one: Comparison, dictionary: slapd.Dictionary) -> Comparison:
+    assertion = dictionary.filter(one.assertion) if one.assertion else b""
+    return Comparison(one.entry, dictionary.in_filter(one.name), dictionary.value(one.name, one.value), assertion)
+
+
+def batches(questions: list[T], size: int) -> Iterator[list[T]]:
     for at in range(0, len(questions), size):
         yield questions[at : at + size]
 
 
-async def compare(place: Path, seed: int, count: int) -> tuple[Counter[str], list[str]]:
+async def compare(place: Path, seed: int, count: int, comparing: int) -> tuple[Counter[str], list[str]]:
     people = organisation(seed)
     chance = random.Random(seed)
     differences: list[str] = []
@@ -517,9 +565,31 @@ async def compare(place: Path, seed: int, count: int) -> tuple[Counter[str], lis
                     met["sorted"] += bool(mine.sort_code == 0 and len(mine.entries) > 1)
                     if why:
                         differences.append(f"{why}\n    {question}")
+                comparisons = [made.comparison(visible) for _ in range(comparing // len(providers))]
+                for some in batches(comparisons, 50):
+                    there = await theirs.compare([comparison_for_slapd(one, dictionary) for one in some])
+                    for asked, mine_is, is_there in zip(some, await ours.compare(some), there, strict=True):
+                        met["compares"] += 1
+                        met[f"compare {is_there[0]}"] += 1
+                        why = compares_differ(mine_is, is_there)
+                        if why:
+                            differences.append(f"{why}\n    {asked}")
                 for one in (ours, theirs):
                     one.writer.close()
     return met, differences
+
+
+def compares_differ(mine: tuple[int, bytes], other: tuple[int, bytes]) -> str:
+    """In words, or nothing."""
+    if other[0] in (UNDEFINED_TYPE, INVALID_SYNTAX) and mine[0] in (
+        NO_SUCH_ATTRIBUTE,
+        NO_SUCH_OBJECT,
+        ASSERTION_FAILED,
+    ):
+        return ""
+    if mine[0] != other[0]:
+        return f"code {mine[0]}, slapd {other[0]}"
+    return "" if dn_form(mine[1]) == dn_form(other[1]) else f"matchedDN {mine[1]!r}, slapd {other[1]!r}"
 
 
 def differ(judge: Judge, keys: Keys, question: Question, mine: Answer, other: Answer) -> str:
@@ -551,14 +621,16 @@ def differ(judge: Judge, keys: Keys, question: Question, mine: Answer, other: An
     return ""
 
 
-def test_ten_thousand_searches_are_answered_as_slapd_answers_them(tmp_path) -> None:
+def test_ten_thousand_searches_and_compares_are_answered_as_slapd_answers_them(tmp_path) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        met, differences = runner.run(compare(tmp_path, 1, 12_000))
+        met, differences = runner.run(compare(tmp_path, 1, 12_000, 4_000))
     assert not differences, f"{len(differences)} differences\n" + "\n".join(differences[:30])
     # Not only misses, and everything that is compared was there to be compared.
     assert met["searches"] == 12_000
     assert met["hits"] > 3_000 and met["entries"] > 30_000
     assert min(met[kind] for kind in ("paged", "sorted", "code 4", "code 32", "code 34", "code 122")) > 100
+    assert met["compares"] == 4_000
+    assert min(met[f"compare {code}"] for code in (5, 6, 16, 21, 32, 122)) > 40
 
 
 def test_a_difference_is_seen() -> None:
@@ -587,6 +659,9 @@ def test_a_difference_is_seen() -> None:
     for what, other in wrong.items():
         assert what in differ(judge, keys, question, right, other), what
         assert what in differ(judge, keys, question, other, right), what
+    assert compares_differ((6, b""), (5, b"")) and compares_differ((32, b"dc=io"), (32, b""))
+    assert compares_differ((5, b""), (21, b"")) and compares_differ((16, b""), (5, b""))
+    assert not compares_differ((16, b""), (21, b"")) and not compares_differ((6, b""), (6, b""))
     paged = dataclasses.replace(question, size_limit=2, sort=())
     assert differ(judge, keys, paged, Answer(4, b"", [one, two]), Answer(4, b"", [one, two])) == ""
     assert differ(judge, keys, paged, Answer(4, b"", [one]), Answer(4, b"", [one, two]))

@@ -72,4 +72,5 @@ def _answer(request: CompareRequest, shelf: Shelf, identity: Identity, assertion
     if assertion is not None and shelf.snapshot.matches(view, request.entry, assertion) is False:
         return request.result(results.ASSERTION_FAILED, diagnostic=b"the assertion is not true of the entry")
     code = shelf.snapshot.compare(view, request.entry, request.attribute, request.assertion_value)
-    return request.result(code, diagnostic=DIAGNOSTICS.get(code, b""))
+    matched = shelf.snapshot.matched_dn(view, request.entry) if code == results.NO_SUCH_OBJECT else b""
+    return request.result(code, matched, DIAGNOSTICS.get(code, b""))
