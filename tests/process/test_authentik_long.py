@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -29,7 +30,7 @@ QUICK, FULL = "quick", pytest.param("full", marks=[pytest.mark.slow, pytest.mark
 CROWDS = {"quick": (1_000, 50, 7, 20), "full": (100_000, 5_000, 200, 1_000)}
 """Users, groups, refreshes, users who log in."""
 START_TLS = "1.3.6.1.4.1.1466.20037"
-OK = 0
+OK, UNAVAILABLE = 0, 52
 
 
 @contextlib.asynccontextmanager
@@ -123,6 +124,48 @@ async def test_refreshes_and_many_users_leave_the_memory_as_it_was(length: str) 
     allowed = 0.05 if length == "full" else 0.25
     assert abs(resident[-1] - resident[4]) <= resident[4] * allowed
     assert met["searches"] >= 2 * dns
+
+
+async def decided(running: Appliance, name: str, source: str) -> tuple[int, float]:
+    """Result code of a bind on a connection of its own, and the seconds it took."""
+    client = await connected(running, source)
+    began = asyncio.get_running_loop().time()
+    client.send(encode.bind(client.next_id, user_dn(name), f"pw-{name.removeprefix('user')}"))
+    async with asyncio.timeout(30):
+        head = await client.reader.readexactly(2)
+        code = decode.result(decode.messages(head + await client.reader.readexactly(head[1]))[0].content)[0]
+    took = asyncio.get_running_loop().time() - began
+    await client.close()
+    return code, took
+
+
+@pytest.mark.slow
+async def test_a_hung_server_costs_each_of_many_binds_its_deadline_and_leaves_nothing() -> None:
+    """With all settings as they are by default: 10 seconds, 52."""
+    stub = small()
+    for number in range(200):
+        stub.add_user(f"cold{number}", f"pw-cold{number}", password_change_date="2020-01-01T00:00:00Z")
+    async with stub, started(stub.url) as running:
+        await until_ready(running)
+        process = Process(running.process.pid)
+        resident = []
+        for number in range(4):
+            files = process.files
+            stub.fail("/flows/executor/", "hang")
+            outcomes = await asyncio.gather(*(decided(running, f"cold{n}", f"127.0.1.{1 + n}") for n in range(200)))
+            assert {code for code, _ in outcomes} == {UNAVAILABLE}
+            times = sorted(took for _, took in outcomes)
+            print(f"{times[0]:.2f} to {times[-1]:.2f} s")
+            assert 9.5 < times[0] and times[-1] < 12
+            stub.heal()
+            await stub.until(lambda: stub.in_flight == 0)
+            await process.until_idle()
+            assert process.files <= files + 4
+            _, text = await asyncio.to_thread(running.get, "/metrics")
+            assert re.search(r"^outpost_\w*logins_pending\S* 0(\.0)?$", text, re.M), text
+            resident.append(process.resident)
+            assert (await decided(running, f"user{number}", "127.0.2.1"))[0] == OK, "and it is used again at once"
+        assert resident[-1] - resident[0] < 4 << 20, resident
 
 
 @dataclass
