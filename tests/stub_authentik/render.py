@@ -26,8 +26,8 @@ def group_brief(group: Group, groups: dict[str, Group], release: Release) -> dic
 
 
 def _parent(group: Group, groups: dict[str, Group], release: Release) -> dict[str, Any]:
-    if release.has_parents:
-        return {"parents": group.parents}
+    if release.has_parents:  # a group tells them itself, but not where it is shown with its users
+        return {}
     parent = groups[group.parents[0]] if group.parents else None
     shown = {"parent": parent.pk if parent else None}
     if parent or not release.is_legacy:
@@ -102,6 +102,7 @@ def group(
     shown["children"] = [child.pk for child in children]
     shown["children_obj"] = [relative(child) for child in children] if with_children else None
     if release.has_parents:
+        shown["parents"] = one.parents
         shown["parents_obj"] = [relative(groups[pk]) for pk in one.parents] if with_parents else None
     return shown | dict(release.extra)
 

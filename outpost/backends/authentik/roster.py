@@ -60,6 +60,8 @@ class AuthentikRoster:
         bulk = Reading(settings.page_size, asyncio.Semaphore(settings.concurrency), prober)
         self._users: Lister[User] = Lister(client, "/core/users/", USERS, self._user, _pk, bulk)
         self._groups: Lister[Group] = Lister(client, "/core/groups/", GROUPS, self._group, _pk, bulk)
+        self._tells_parents = True
+        """The groups shown with a user name their parents (before 2026.2)."""
         self._people: People | None = None
         self._by_pk: dict[int, User] = {}
         self._groups_by_pk: dict[str, Group] = {}
@@ -191,28 +193,32 @@ class AuthentikRoster:
             return ()
 
     async def _with_ancestors(self, groups: dict[str, Group]) -> dict[str, Group]:
-        found = dict(groups)
-        queue = [pk for one in groups.values() for pk in one.parents]
+        """The groups and everything above them, level by level."""
+        found = dict(groups) if self._tells_parents else {}
+        wanted = {pk for one in groups.values() for pk in one.parents} if self._tells_parents else set(groups)
         asked: set[str] = set()
-        while queue:
-            pk = queue.pop()
-            if pk in found or pk in asked:
-                continue
-            asked.add(pk)
-            async with self._look_ups:
-                try:
-                    content = await self._client.get(f"/core/groups/{quote(pk, safe='')}/", GROUPS)
-                except NotFound as exc:
-                    if not exc.is_api:
-                        raise
-                    continue
-            found[pk] = self._group(Shape(content, "group"))
-            queue += found[pk].parents
+        while wanted := wanted - found.keys() - asked:
+            asked |= wanted
+            level = [one for one in await asyncio.gather(*map(self._group_by_pk, sorted(wanted))) if one is not None]
+            found |= {one.pk: one for one in level}
+            wanted = {pk for one in level for pk in one.parents}
         return found
 
+    async def _group_by_pk(self, pk: str) -> Group | None:
+        async with self._look_ups:
+            try:
+                content = await self._client.get(f"/core/groups/{quote(pk, safe='')}/", GROUPS)
+            except NotFound as exc:
+                if not exc.is_api:
+                    raise
+                return None
+        return self._group(Shape(content, "group"))
+
     def _member(self, shape: Shape) -> _Member:
-        groups = tuple(self._group(one) for one in shape.children("groups_obj"))
-        return _Member(self._user(shape), groups)
+        shown = tuple(shape.children("groups_obj"))
+        if shown:
+            self._tells_parents = "parent" in shown[0] or "parents" in shown[0]
+        return _Member(self._user(shape), tuple(self._group(one) for one in shown))
 
     def _user(self, shape: Shape) -> User:
         return people.user(shape, self._pool)

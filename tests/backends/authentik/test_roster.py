@@ -19,6 +19,7 @@ from outpost.errors import BackendError
 from outpost.identity import Group, LdapOptions, People, Revoked, Secret, User, Wanted
 from tests.backends.authentik.appliance import Ears, ldap, ready, running, settings, small, until
 from tests.stub_authentik import lab
+from tests.stub_authentik.model import FUTURE, NEW, OLD, Release
 from tests.stub_authentik.server import LDAP_TOKEN, Stub
 
 
@@ -199,11 +200,26 @@ async def test_a_group_brings_its_members_with_all_their_groups() -> None:
         assert (users, groups) == ({"alice"}, {"engineering", "staff"})
 
 
-async def test_effective_membership_needs_the_ancestors() -> None:
+@pytest.mark.parametrize("release", [OLD, NEW, FUTURE], ids=lambda release: release.version)
+async def test_effective_membership_needs_the_ancestors(release: Release) -> None:
+    """Newer servers do not show the parents of the groups that they show with a user."""
     options = {"ldap-main": LdapOptions(nested_groups="effective")}
-    async with small(search_mode="direct") as stub, running(stub, ldap_options=options) as backend:
+    stub = small(Stub(release), search_mode="direct")
+    company, everybody = stub.add_group("company"), stub.add_group("everybody")
+    staff = stub.group_named("staff")
+    assert staff
+    staff.parents.append(company.pk)
+    if release.has_parents:
+        staff.parents.append(everybody.pk)
+        company.parents.append(everybody.pk)
+    wanted = {"engineering", "staff", "company"} | ({"everybody"} if release.has_parents else set())
+    async with stub, running(stub, ldap_options=options) as backend:
         await ready(backend)
-        assert await names(backend, username="alice") == ({"alice"}, {"engineering", "staff"})
+        assert await names(backend, username="alice") == ({"alice"}, wanted)
+        found = await backend.fetch(ldap(backend), Wanted(username="alice"))
+        parents = {group.name: set(group.parents) for group in found.groups}
+        assert parents["engineering"] == {staff.pk}
+        assert parents["staff"] == set(staff.parents)
 
 
 async def test_everything_includes_groups_without_members() -> None:
