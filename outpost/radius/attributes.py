@@ -11,15 +11,14 @@ from typing import NamedTuple, final
 
 from outpost.errors import DecodeError, LimitExceeded
 from outpost.identity import RejectReason, ReplyAttributes
-from outpost.radius.crypto import decrypt_salted, encrypt_salted
-from outpost.radius.dictionary import LONG_EXTENDED, Attribute, Dictionary
+from outpost.radius.crypto import LONGEST_SALTED, decrypt_salted, encrypt_salted, salted_size
+from outpost.radius.dictionary import LONG_EXTENDED, VENDOR_SPECIFIC, Attribute, Dictionary, Vendor
 from outpost.radius.packet import (
     HEADER_SIZE,
     IDLE_TIMEOUT,
     LONGEST_VALUE,
     REPLY_MESSAGE,
     SESSION_TIMEOUT,
-    VENDOR_SPECIFIC,
     Code,
     decode_attributes,
     encode_attribute,
@@ -57,8 +56,6 @@ class Piece(NamedTuple):
     """Complete octets; of an encrypted attribute those before the salt (vendor header, tag)."""
     hidden: bytes | None = None
     """What is to be encrypted behind `value`; None for nothing."""
-    vendor_length_at: int = 0
-    """Where in `value` the vendor's length is; 0 for nowhere."""
 
 
 @final
@@ -108,7 +105,7 @@ class Renderer:
         found = []
         for name, text in named:
             try:
-                list(self._named(name, text))
+                self._encode(list(self._named(name, text)), b"any", bytes(16))
             except Flawed as exc:
                 found.append(str(exc))
         return found
@@ -120,14 +117,13 @@ class Renderer:
         parts = []
         for piece in pieces:
             value = piece.value
-            if piece.hidden is not None:
-                # RFC 2868 3.5: "the most significant bit MUST be set", and each salt of a packet be unique.
-                salt = (salt + 1 if salt else int.from_bytes(self._random(2))) & 0x7FFF | 0x8000
-                value += encrypt_salted(piece.hidden, secret, request_authenticator, salt.to_bytes(2))
-                if piece.vendor_length_at:
-                    at = piece.vendor_length_at
-                    value = value[:at] + bytes((len(value) - 4,)) + value[at + 1 :]
             try:
+                if piece.hidden is not None:
+                    if len(piece.hidden) > LONGEST_SALTED:
+                        raise LimitExceeded(f"an encrypted attribute holds {LONGEST_SALTED} octets at most")
+                    # RFC 2868 3.5: "the most significant bit MUST be set", and each salt of a packet be unique.
+                    salt = (salt + 1 if salt else int.from_bytes(self._random(2))) & 0x7FFF | 0x8000
+                    value += encrypt_salted(piece.hidden, secret, request_authenticator, salt.to_bytes(2))
                 parts.append(encode_attribute(piece.number, value))
             except LimitExceeded as exc:
                 raise Flawed(RejectReason.ATTRIBUTE_PARSE_FAILED, str(exc)) from exc
@@ -157,7 +153,7 @@ class Renderer:
             value = attribute.encode(text)
         except ValueError as exc:
             raise Flawed(RejectReason.ATTRIBUTE_PARSE_FAILED, str(exc)) from None
-        if attribute.encrypt not in {0, 2}:
+        if attribute.encrypt not in {0, 2} or (attribute.encrypt and attribute.is_extended):
             raise Flawed(RejectReason.ATTRIBUTE_PARSE_FAILED, f"{bare} is not for replies")
         yield from _wrapped(attribute, value, tag)
 
@@ -178,7 +174,9 @@ class Renderer:
             attribute = self._dictionary.numbered(number, int.from_bytes(value[:4]), value[4])
             head, is_vendors = 6, True
             # Several attributes in one, or another layout of the vendor's: copied as it is.
-            if attribute is not None and (attribute.vendor is None or value[5] != len(value) - 4):
+            if attribute is not None and (
+                attribute.vendor is None or not attribute.vendor.is_usual or value[5] != len(value) - 4
+            ):
                 attribute = None
         if attribute is None or attribute.encrypt != 2:
             return Piece(number, value)
@@ -193,7 +191,9 @@ class Renderer:
         # The wrong key looks right once in 256 times, but then hardly ever with as much padding as the right one.
         plain = min((one for one in opened if one is not None), key=len, default=None)
         if plain is not None:
-            return Piece(number, shown, plain, vendor_length_at=5 if is_vendors else 0)
+            if is_vendors:  # the tag may be new
+                shown = shown[:5] + bytes((len(shown) + salted_size(plain) - 4,)) + shown[6:]
+            return Piece(number, shown, plain)
         raise Flawed(RejectReason.ATTRIBUTE_PARSE_FAILED, f"{attribute.name} cannot be decrypted")
 
 
@@ -211,26 +211,45 @@ def _wrapped(attribute: Attribute, value: bytes, tag: int) -> Iterator[Piece]:
         value, hidden = head, value
     else:
         value = head + value
-    number = attribute.number
-    if attribute.vendor is not None:
-        vendor = attribute.vendor
-        header = vendor.number.to_bytes(4) + attribute.sub_number.to_bytes(vendor.type_size)
-        size = vendor.type_size + vendor.length_size + len(value)
-        if vendor.length_size:
-            header += min(size, 255).to_bytes(vendor.length_size)
-        length_at = len(header) - 1 if hidden is not None and vendor.length_size == 1 else 0
-        yield Piece(number, header + value, hidden, length_at)
-    elif number in LONG_EXTENDED:
-        # RFC 6929 2.2: fragments of 251 octets, the M bit on all but the last.
-        room = LONGEST_VALUE - 2
-        chunks = [value[at : at + room] for at in range(0, len(value), room)] or [b""]
-        for at, chunk in enumerate(chunks):
-            more = 0x80 if at + 1 < len(chunks) else 0
-            yield Piece(number, bytes((attribute.sub_number, more)) + chunk)
-    elif attribute.sub_number:
-        yield Piece(number, bytes((attribute.sub_number,)) + value)
+    if attribute.is_extended:
+        yield from _extended(attribute, value)
+    elif attribute.vendor is not None:
+        yield from _vendors(attribute.vendor, attribute.sub_number, value, hidden)
     else:
-        yield Piece(number, value, hidden)
+        yield Piece(attribute.number, value, hidden)
+
+
+def _extended(attribute: Attribute, value: bytes) -> Iterator[Piece]:
+    kind = attribute.sub_number
+    if attribute.vendor is not None:
+        # RFC 6929 2.3: vendor and vendor's type belong to the value, and so to the first fragment alone.
+        value = attribute.vendor.number.to_bytes(4) + bytes((kind,)) + value
+        kind = VENDOR_SPECIFIC
+    if attribute.number not in LONG_EXTENDED:
+        yield Piece(attribute.number, bytes((kind,)) + value)
+        return
+    # RFC 6929 2.2: fragments of 251 octets, the M bit on all but the last.
+    for chunk, more in _chunks(value, LONGEST_VALUE - 2):
+        yield Piece(attribute.number, bytes((kind, more)) + chunk)
+
+
+def _vendors(vendor: Vendor, kind: int, value: bytes, hidden: bytes | None) -> Iterator[Piece]:
+    head = vendor.number.to_bytes(4) + kind.to_bytes(vendor.type_size)
+    if vendor.has_continuation and hidden is None:
+        for chunk, more in _chunks(value, LONGEST_VALUE - 7):
+            yield Piece(VENDOR_SPECIFIC, head + bytes((len(chunk) + 3, more)) + chunk)
+        return
+    rest = bytes(vendor.has_continuation) + value
+    size = vendor.type_size + vendor.length_size + len(rest) + (0 if hidden is None else salted_size(hidden))
+    # What does not fit into one attribute is refused when that is encoded.
+    length = min(size, 255).to_bytes(vendor.length_size) if vendor.length_size else b""
+    yield Piece(VENDOR_SPECIFIC, head + length + rest, hidden)
+
+
+def _chunks(value: bytes, room: int) -> Iterator[tuple[bytes, int]]:
+    """A value in pieces, each with an octet that says whether more follows."""
+    for at in range(0, max(len(value), 1), room):
+        yield value[at : at + room], 0x80 if at + room < len(value) else 0
 
 
 def carries(encoded: bytes, wanted: int) -> bool:

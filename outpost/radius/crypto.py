@@ -24,6 +24,11 @@ def _stream(octets: bytes, secret: bytes, first: bytes, *, hiding: bool) -> byte
     return bytes(out)
 
 
+def salted_size(plain: bytes) -> int:
+    """Octets of what `encrypt_salted` makes of it."""
+    return 2 + (len(plain) + 16) // 16 * 16
+
+
 def encrypt_salted(plain: bytes, secret: bytes, request_authenticator: bytes, salt: bytes) -> bytes:
     """Salt and ciphertext (RFC 2868 3.5).
 

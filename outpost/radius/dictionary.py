@@ -2,8 +2,8 @@
 
     ATTRIBUTE NAME NUMBER TYPE [has_tag,encrypt=N]     NUMBER may be dotted: 241.1 (RFC 6929)
     VALUE ATTRIBUTE-NAME NAME NUMBER
-    VENDOR NAME NUMBER [format=T,L]                    octets of an attribute's type and length
-    BEGIN-VENDOR NAME ... END-VENDOR NAME
+    VENDOR NAME NUMBER [format=T,L[,c]]                octets of an attribute's type and length; c: one of flags
+    BEGIN-VENDOR NAME [format=Extended-Vendor-Specific-N] ... END-VENDOR NAME     N: 1 to 6 (RFC 6929 2.3)
     $INCLUDE FILE
 
 TLVs, and attributes of types nobody sends in replies, may stand in a file but have no name here.
@@ -17,7 +17,7 @@ from functools import cache
 from importlib.resources import files
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 from outpost.errors import ConfigError
 
@@ -37,6 +37,8 @@ NAMELESS: Final = frozenset(
 )
 """Types that FreeRADIUS knows and nobody writes in a reply by name."""
 
+VENDOR_SPECIFIC: Final = 26
+"""Attribute type, and Extended-Type too (RFC 6929 2.3)."""
 EXTENDED: Final = range(241, 245)
 LONG_EXTENDED: Final = range(245, 247)
 
@@ -49,6 +51,13 @@ class Vendor:
     number: int
     type_size: int = 1
     length_size: int = 1
+    has_continuation: bool = False
+    """Behind the length is an octet whose highest bit says that the value goes on in the next attribute (WiMAX)."""
+
+    @property
+    def is_usual(self) -> bool:
+        """The layout that RFC 2865 5.26 recommends."""
+        return (self.type_size, self.length_size, self.has_continuation) == (1, 1, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,7 @@ class Attribute:
 
     name: str
     number: int
-    """Attribute type; 26 for those of vendors."""
+    """Attribute type; 26 for those of vendors, 241 to 246 for extended ones."""
     sub_number: int
     """The vendor's type, or the Extended-Type (RFC 6929 2.1); 0 for plain attributes."""
     kind: str
@@ -69,6 +78,11 @@ class Attribute:
     """Lower-case name to number."""
     names: dict[int, str] = field(default_factory=dict, hash=False, compare=False)
     """Number to the first name it was given."""
+
+    @property
+    def is_extended(self) -> bool:
+        """It travels in an attribute of RFC 6929."""
+        return self.number in EXTENDED or self.number in LONG_EXTENDED
 
     def encode(self, text: str) -> bytes:
         """The octets of a value written as text. Raises ValueError with a reason that quotes no value."""
@@ -166,6 +180,13 @@ class DictionarySettings:
     """Further dictionary files in FreeRADIUS's format; in the settings file relative to it."""
 
 
+class _Scope(NamedTuple):
+    """Whose attributes are being read, and in which attribute they travel."""
+
+    vendor: Vendor
+    number: int = VENDOR_SPECIFIC
+
+
 @final
 class Dictionary:
     """Attributes by name (in any case) and by number. Immutable once loaded."""
@@ -195,7 +216,7 @@ class Dictionary:
 
     def read(self, text: str, source: str, folder: Path | None = None, depth: int = 0) -> None:
         """Add what a file says. A name may be defined again, the last one counts. Raises ConfigError."""
-        inside: Vendor | None = None
+        inside: _Scope | None = None
         for number, line in enumerate(text.splitlines(), 1):
             words = line.partition("#")[0].split()
             if not words:
@@ -205,7 +226,7 @@ class Dictionary:
             except ValueError as exc:
                 raise ConfigError(str(exc), source=source, line=number) from None
 
-    def _take(self, words: Sequence[str], inside: Vendor | None, folder: Path | None, depth: int) -> Vendor | None:
+    def _take(self, words: Sequence[str], inside: _Scope | None, folder: Path | None, depth: int) -> _Scope | None:
         keyword, rest = words[0].upper(), words[1:]
         if keyword == "ATTRIBUTE" and len(rest) >= 3:
             self._add_attribute(rest, inside)
@@ -221,7 +242,7 @@ class Dictionary:
             found = self._vendors.get(rest[0].lower())
             if found is None:
                 raise ValueError(f"no VENDOR {rest[0]} before this")
-            return found
+            return _scope(found, rest[1:])
         elif keyword == "END-VENDOR":
             return None
         elif keyword == "$INCLUDE" and rest:
@@ -235,24 +256,25 @@ class Dictionary:
         return inside
 
     def _add_vendor(self, rest: Sequence[str]) -> None:
-        sizes = (1, 1)
+        layout = ["1", "1"]
         for word in rest[2:]:
             if word.startswith("format="):
                 layout = word.removeprefix("format=").split(",")
-                sizes = (_number(layout[0]), _number(layout[1])) if len(layout) >= 2 else (0, 0)
-        if sizes[0] not in {1, 2, 4} or sizes[1] not in {0, 1, 2}:
+        if len(layout) not in {2, 3} or layout[0] not in {"1", "2", "4"} or layout[1] not in {"0", "1", "2"}:
             raise ValueError("format= takes 1, 2 or 4 and 0, 1 or 2")
-        found = Vendor(rest[0], _number(rest[1]), *sizes)
+        if layout[2:] not in ([], ["c"]) or (layout[2:] and layout[:2] != ["1", "1"]):
+            raise ValueError("format= takes a c behind 1,1 alone")
+        found = Vendor(rest[0], _number(rest[1]), int(layout[0]), int(layout[1]), has_continuation=len(layout) == 3)
         self._vendors[found.name.lower()] = found
         self._vendor_numbers.setdefault(found.number, found)
 
-    def _add_attribute(self, rest: Sequence[str], inside: Vendor | None) -> None:
+    def _add_attribute(self, rest: Sequence[str], inside: _Scope | None) -> None:
         name, kind = rest[0], rest[2].lower().partition("[")[0]
         numbers = [_number(part) for part in rest[1].split(".")]
         if kind not in TYPES and kind not in NAMELESS:
             raise ValueError(f"{name}: no type: {rest[2]}")
         if kind not in TYPES or len(numbers) > 2 or (inside is not None and len(numbers) > 1):
-            return  # TLVs, EVS, containers and the like
+            return  # TLVs, containers and the like
         if len(numbers) == 2 and numbers[0] not in EXTENDED and numbers[0] not in LONG_EXTENDED:
             return
         has_tag, encrypt = False, 0
@@ -261,15 +283,16 @@ class Dictionary:
             if flag.startswith("encrypt="):
                 encrypt = _number(flag.removeprefix("encrypt="))
         if inside is not None:
-            if numbers[0] >= 1 << 8 * inside.type_size:
-                raise ValueError(f"{name}: the vendor's types have {inside.type_size} octets")
-            attribute = Attribute(name, 26, numbers[0], kind, inside, has_tag, encrypt)
+            size = inside.vendor.type_size if inside.number == VENDOR_SPECIFIC else 1
+            if numbers[0] >= 1 << 8 * size:
+                raise ValueError(f"{name}: the vendor's types have {size} octets")
+            attribute = Attribute(name, inside.number, numbers[0], kind, inside.vendor, has_tag, encrypt)
         elif not 0 < numbers[0] < 256:
             return  # the internal attributes of servers
         else:
             attribute = Attribute(name, numbers[0], (*numbers, 0)[1], kind, None, has_tag, encrypt)
         self._by_name[name.lower()] = attribute
-        vendor = inside.number if inside else 0
+        vendor = inside.vendor.number if inside else 0
         self._by_number.setdefault((attribute.number, vendor, attribute.sub_number), attribute)
 
     def read_file(self, path: Path, depth: int = 0) -> None:
@@ -279,6 +302,17 @@ class Dictionary:
         except OSError as exc:
             raise ConfigError(f"cannot be read: {exc.strerror}", source=str(path)) from exc
         self.read(text, str(path), path.parent, depth)
+
+
+def _scope(vendor: Vendor, words: Sequence[str]) -> _Scope:
+    for word in words:
+        key, _, value = word.partition("=")
+        if key.lower() in {"format", "parent"}:
+            head, _, last = value.rpartition("-")
+            if head.lower() != "extended-vendor-specific" or last not in {"1", "2", "3", "4", "5", "6"}:
+                raise ValueError(f"no such place for attributes of vendors: {value}")
+            return _Scope(vendor, 240 + int(last))
+    return _Scope(vendor)
 
 
 def _number(text: str) -> int:

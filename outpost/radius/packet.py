@@ -45,7 +45,6 @@ SERVICE_TYPE = 6
 REPLY_MESSAGE = 18
 STATE = 24
 CLASS = 25
-VENDOR_SPECIFIC = 26
 SESSION_TIMEOUT = 27
 IDLE_TIMEOUT = 28
 CALLING_STATION_ID = 31
@@ -79,13 +78,18 @@ def encode_attributes(attributes: Iterable[tuple[int, bytes]]) -> bytes:
     return b"".join(encode_attribute(number, value) for number, value in attributes)
 
 
-def decode_attributes(octets: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, value) of encoded attributes, in order. Raises DecodeError where the bounds are broken."""
+def decode_attributes(octets: bytes, origin: int = 0) -> Iterator[tuple[int, bytes]]:
+    """(type, value) of encoded attributes, in order. Raises DecodeError where the bounds are broken.
+
+    origin: where in the packet the octets begin, for the error.
+    """
     at = 0
     while at < len(octets):
-        size = octets[at + 1] if len(octets) - at >= 2 else 0
-        if size < 2 or size > len(octets) - at:
-            raise DecodeError(f"attribute out of bounds at octet {at}")
+        left = len(octets) - at
+        size = octets[at + 1] if left >= 2 else 0
+        if size < 2 or size > left:
+            said = f"announces {size} octets of {left}" if left >= 2 else "has no length"
+            raise DecodeError(f"attribute out of bounds at octet {origin + at}: type {octets[at]} {said}")
         yield octets[at], octets[at + 2 : at + size]
         at += size
 

@@ -167,6 +167,57 @@ def test_layouts_of_vendors_and_extended_attributes() -> None:
     ]
 
 
+def test_rfc6929_2_3_extended_attributes_of_vendors() -> None:
+    dictionary = Dictionary()
+    dictionary.read(
+        "VENDOR Acme 99999 format=2,2\n"
+        "BEGIN-VENDOR Acme format=Extended-Vendor-Specific-1\nATTRIBUTE Short 7 integer\nEND-VENDOR Acme\n"
+        "BEGIN-VENDOR Acme parent=Extended-Vendor-Specific-6\nATTRIBUTE Long 8 string\n"
+        "ATTRIBUTE Hidden 9 string encrypt=2\nEND-VENDOR Acme\n",
+        "test",
+    )
+    named = (("Short", "5"), ("Long", "x" * 300))
+    acme = (99999).to_bytes(4)
+    assert list(decode_attributes(renderer(dictionary).render(ReplyAttributes(named), 2, SECRET, ASKED))) == [
+        (241, b"\x1a" + acme + b"\x07\0\0\0\5"),
+        (246, b"\x1a\x80" + acme + b"\x08" + b"x" * 246),
+        (246, b"\x1a\0" + b"x" * 54),
+    ]
+    assert renderer(dictionary).complaints((("Hidden", "x"),)) == ["Hidden is not for replies"]
+
+
+def test_values_of_vendors_that_go_on_in_the_next_attribute() -> None:
+    dictionary = Dictionary()
+    dictionary.read(
+        "VENDOR WiMAX 24757 format=1,1,c\nVENDOR Wide 1 format=2,2\nBEGIN-VENDOR WiMAX\nATTRIBUTE Text 7 string\n"
+        "ATTRIBUTE Key 8 octets encrypt=2\nEND-VENDOR WiMAX\n"
+        "BEGIN-VENDOR Wide\nATTRIBUTE WideKey 258 octets encrypt=2\nEND-VENDOR Wide\n",
+        "test",
+    )
+    named = (("Text", "x" * 250), ("Text", "y"), ("Key", "0x" + "11" * 20), ("WideKey", "0x" + "22" * 20))
+    found = list(decode_attributes(renderer(dictionary).render(ReplyAttributes(named), 2, SECRET, ASKED)))
+    wimax = (24757).to_bytes(4)
+    assert found[:3] == [
+        (26, wimax + b"\7\xf9\x80" + b"x" * 246),
+        (26, wimax + b"\7\7\0" + b"x" * 4),
+        (26, wimax + b"\7\4\0y"),
+    ]
+    assert found[3][1][:7] == wimax + bytes((8, 3 + 34, 0))
+    assert decrypt_salted(found[3][1][7:], SECRET, ASKED) == b"\x11" * 20
+    assert found[4][1][:8] == (1).to_bytes(4) + b"\1\2" + (4 + 34).to_bytes(2)
+    assert decrypt_salted(found[4][1][8:], SECRET, ASKED) == b"\x22" * 20
+
+
+@pytest.mark.parametrize(
+    "named",
+    [("Tunnel-Password:1", "x" * 240), ("MS-MPPE-Send-Key", "0x" + "00" * 240), ("Filter-Id", "x" * 254)],
+)
+def test_values_too_long_to_be_sent_are_refused_and_told_before(named: tuple[str, str]) -> None:
+    with pytest.raises(Flawed):
+        rendered(named)
+    assert len(renderer().complaints((named,))) == 1
+
+
 def test_complaints_name_what_a_directory_has_wrong() -> None:
     named = (("Filter-Id", "ok"), ("Nope", "x"), ("Session-Timeout", "soon"))
     found = renderer().complaints(named)

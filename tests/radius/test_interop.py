@@ -41,6 +41,44 @@ EVERYTHING = ReplyAttributes(
 )
 
 
+OF_VENDORS = (
+    ("Cisco-AVPair", '"ip:inacl#1=permit ip any any"'),
+    ("HP-Privilege-Level", "15"),
+    ("HP-User-Role", '"staff"'),
+    ("APC-Service-Type", "Admin"),
+    ("Extreme-CLI-Authorization", "Enabled"),
+    ("Foundry-Privilege-Level", "0"),
+    ("Huawei-Exec-Privilege", "15"),
+    ("Juniper-Local-User-Name", '"admins"'),
+    ("ASA-Group-Policy", '"OU=staff"'),
+    ("MS-Primary-DNS-Server", "192.0.2.53"),
+    ("MS-MPPE-Recv-Key", "0x" + "ab" * 32),
+    ("Fortinet-Group-Name", '"vpn"'),
+    ("Fortinet-Access-Profile", '"prof_admin"'),
+    ("pfSense-Bandwidth-Max-Up", "1000"),
+    ("WISPr-Bandwidth-Max-Down", "2000"),
+    ("Aruba-User-Role", '"staff"'),
+    ("Aruba-User-Vlan", "42"),
+    ("Aruba-Named-User-Vlan", '"office"'),
+    ("Aruba-CPPM-Role", '"staff"'),
+    ("Mikrotik-Group", '"full"'),
+    ("Mikrotik-Rate-Limit", '"10M/20M"'),
+    ("Ruckus-User-Groups", '"staff"'),
+    ("H3C-Exec-Privilege", "Manage"),
+    ("PaloAlto-Admin-Role", '"superuser"'),
+    ("PaloAlto-User-Group", '"vpn"'),
+    ("Meraki-Device-Name", '"ap"'),
+    ("Arista-AVPair", '"shell:priv-lvl=15"'),
+    ("NAS-Filter-Rule", '"permit in ip from any to any"'),
+    ("Egress-VLAN-Name", '"1office"'),
+    ("Framed-IP-Address", "192.0.2.7"),
+    ("Framed-Pool", '"pool"'),
+    ("Acct-Interim-Interval", "600"),
+    ("Termination-Action", "RADIUS-Request"),
+)
+"""What devices of many makes act on, and how radclient shows it."""
+
+
 @pytest.mark.parametrize(("password", "code"), [("wonderland", AccessAccept), ("wrong", AccessReject)])
 async def test_pyrad(password: str, code: int) -> None:
     words = Dictionary(io.StringIO(WORDS))
@@ -96,6 +134,17 @@ async def test_radclient_opens_what_is_encrypted_for_it() -> None:
             "Framed-IPv6-Prefix = 2001:db8::/32",
         ):
             assert line in said, said
+
+
+@needs_radclient
+@pytest.mark.interop
+async def test_radclient_reads_what_devices_of_many_makes_act_on() -> None:
+    async with serving() as bed:
+        bed.gate.attributes = ReplyAttributes(tuple((name, shown.strip('"')) for name, shown in OF_VENDORS))
+        said = await peers.radclient(bed.port, 'User-Name="alice",User-Password="wonderland"', SECRET.decode())
+        assert [line for line in said.splitlines() if "\tMessage-Authenticator" not in line][-len(OF_VENDORS) :] == [
+            f"\t{name} = {shown}" for name, shown in OF_VENDORS
+        ], said
 
 
 @pytest.mark.skipif(not shutil.which("radtest"), reason="radtest (freeradius-utils) is not installed")
