@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
         _add_settings(sub)
         sub.add_argument("--directory", metavar="FILE", help="serve this authentik blueprint instead of a server")
         sub.add_argument("--log-level", metavar="LEVEL", help="trace, debug, info, warning or error")
+        sub.add_argument("--workers", metavar="N", help="serving processes, or auto for one per processor (1)")
 
     sub = command("healthcheck", healthcheck, "exit 0 if the appliance on this machine is ready to serve")
     _add_settings(sub)
@@ -130,6 +131,8 @@ def _options(arguments: argparse.Namespace) -> list[tuple[str, str]]:
         options.append(("directory", arguments.directory))
     if arguments.log_level is not None:
         options.append(("log.level", arguments.log_level))
+    if arguments.workers is not None:
+        options.append(("process.workers", arguments.workers))
     return options
 
 

@@ -9,9 +9,10 @@ backend ──decides──► gate ──► LDAP and RADIUS servers
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, final
+from typing import TYPE_CHECKING, Protocol, final
 
 from prometheus_client.core import Metric
 
@@ -19,12 +20,12 @@ from outpost import __version__
 from outpost.app import backend as backends
 from outpost.app.http import HttpServer
 from outpost.app.servers import InProcess, Options, People, Servers
-from outpost.config.sections import ListenSettings
+from outpost.config.sections import ListenSettings, ProcessSettings
 from outpost.config.settings import Settings
 from outpost.credentials.cache import CacheSettings
 from outpost.credentials.gate import Gate, GateSettings
 from outpost.credentials.limiter import LimiterSettings
-from outpost.identity import Revoked, Served
+from outpost.identity import Revoked, Secret, Served
 from outpost.ldap.directories import Directories, shelved
 from outpost.ldap.operations.search import SearchLimits
 from outpost.ldap.server import ServerLimits
@@ -34,8 +35,12 @@ from outpost.observe.metrics import Exposition, gauges, totals
 from outpost.radius.dictionary import DictionarySettings
 from outpost.radius.exchange import Limits as ExchangeLimits
 
+if TYPE_CHECKING:
+    from outpost.workers.team import Team
+
 LOGGER = "outpost"
 STOPPING = "stopping"
+SERVICES = ("ldap", "radius")
 Opened = Mapping[str, Sequence[socket.socket]]
 """Sockets by service."""
 
@@ -88,11 +93,17 @@ class Appliance:
         self._source = build(settings, log, self._publish, self._set_connected)
         self._backend = self._source.backend
         source = self._source
+        hash_key = os.urandom(32)
         self._gate = Gate(
-            self._backend, gate_settings(settings), passwords=source.passwords, certificates=source.certificates
+            self._backend,
+            gate_settings(settings),
+            passwords=source.passwords,
+            certificates=source.certificates,
+            hash_key=hash_key,
         )
         self._gate.set_connected(self._source.is_connected)
-        self._serving: Serving = self._in_process(settings)
+        self._team = self._worker_team(settings, hash_key) if settings.part(ProcessSettings).workers > 1 else None
+        self._serving: Serving = self._in_process(settings) if self._team is None else self._team
         self._exposition = Exposition()
         for families in (self._families, self._serving.families, self._source.families):
             self._exposition.add(families)
@@ -118,6 +129,11 @@ class Appliance:
         if not self._is_stopping:
             # Files that are not the backend's may have changed, too.
             self._changed()
+
+    async def roll(self) -> None:
+        """Replace the workers one after the other, without refusing a connection (SIGUSR2)."""
+        if self._team is not None:
+            await self._team.roll()
 
     async def stop(self, drain_s: float) -> None:
         """Take nothing new, give what is in flight `drain_s` seconds, end everything; idempotent."""
@@ -152,6 +168,52 @@ class Appliance:
         )
         return InProcess(servers, directories)
 
+    def _worker_team(self, settings: Settings, hash_key: bytes) -> Team:
+        # With one process nobody pays for it.
+        from outpost.workers.team import Team  # noqa: PLC0415
+        from outpost.workers.words import Configure, State  # noqa: PLC0415
+
+        source, log = self._source, self._log
+        process = settings.part(ProcessSettings)
+        gate, options = gate_settings(settings), server_options(settings)
+
+        def configure(listeners: tuple[str, ...]) -> Configure:
+            return Configure(
+                version=__version__,
+                listeners=listeners,
+                is_json=log.is_json,
+                level=log.threshold,
+                can_vouch=source.certificates is not None,
+                can_change_passwords=source.passwords is not None,
+                has_sessions=source.sessions is not None,
+                hash_key=Secret(hash_key),
+                core_dumps=process.core_dumps,
+                drain_s=process.drain_s,
+                gate=gate,
+                **options._asdict(),
+            )
+
+        def state() -> State:
+            return State(
+                threshold=log.threshold,
+                is_connected=self._gate.is_connected,
+                can_change_passwords=self._gate.can_change_passwords(),
+                readiness=dict(self._backend.readiness()),
+                outposts={service: source.outpost_name(service) for service in SERVICES},
+            )
+
+        return Team(
+            self._gate,
+            self._backend,
+            log,
+            source.sessions,
+            configure=configure,
+            state=state,
+            most=gate.pending,
+            drain_s=process.drain_s,
+            flawed=self._flawed,
+        )
+
     # -- who hears of what ------------------------------------------------------------------------
 
     def _publish(self, revoked: Revoked) -> None:
@@ -163,6 +225,10 @@ class Appliance:
     def _changed(self) -> None:
         """People or catalog changed: hand the new ones to the servers, and tell once what an operator has to mend."""
         self._tell(self._serving.serve(self._backend.served()))
+
+    def _flawed(self) -> None:
+        if self._team is not None:
+            self._tell(self._team.flaws)
 
     def _tell(self, flaws: set[str]) -> None:
         for flaw in sorted(flaws - self._told):

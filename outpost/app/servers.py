@@ -107,6 +107,16 @@ class Servers:
         await self._ldap.start({name: sockets[name] for name in LDAP_LISTENERS})
         await self._radius.start(sockets["radius"])
 
+    def close(self) -> None:
+        """Take nothing new; who is connected stays so. Idempotent."""
+        self._ldap.close()
+        self._radius.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody is connected, and no request in work."""
+        return not self._ldap.open and not self._radius.pending
+
     async def stop(self, drain_s: float) -> None:
         """Take nothing new, give what is in flight `drain_s` seconds; idempotent."""
         async with asyncio.TaskGroup() as group:

@@ -222,6 +222,8 @@ def _plain_reader(name: str, kind: Any) -> tuple[Callable[[object], Any], Callab
         return _choosing(values.text, typing.get_args(kind)), str
     if kind is bool:
         return values.boolean, lambda v: "true" if v else "false"
+    if kind is values.Workers:
+        return values.workers, str
     if kind is int:
         return (values.size, values.show_size) if name.endswith(("_bytes", "_octets")) else (values.integer, str)
     if kind is float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from outpost.config.values import Endpoint, Network
+from outpost.config.values import Endpoint, Network, Workers
 from outpost.identity import Secret
 
 
@@ -39,6 +39,8 @@ class ProcessSettings:
 
     drain_s: float = 10.0
     """How long a stop waits for what is in flight."""
+    workers: Workers = Workers(1)  # noqa: RUF009  (a number)
+    """Serving processes; `auto`: as many as processors may be used. With one, it does everything itself."""
     core_dumps: bool = False
     """Allow core dumps, which hold passwords in flight."""
 

@@ -23,6 +23,7 @@ from outpost.config.layers import (
     unknown,
 )
 from outpost.config.sections import ListenSettings, LogSettings, ProcessSettings, ServerSettings
+from outpost.config.values import Workers
 from outpost.credentials.cache import CacheSettings
 from outpost.credentials.gate import GateSettings
 from outpost.credentials.limiter import LimiterSettings
@@ -224,7 +225,7 @@ def _extras(name: str, table: Mapping[str, Given], layers: Layers) -> ProviderEx
 
 
 def _line(key: str, shown: str, place: str | None, kind: Any = str) -> str:
-    value = shown if kind is bool or (kind is int and shown.isdigit()) else _toml(shown)
+    value = shown if kind is bool or (kind in {int, Workers} and shown.isdigit()) else _toml(shown)
     return f"{key} = {value}" + (f"  # {place}" if place else "")
 
 

@@ -7,13 +7,18 @@ raises ValueError with one sentence that says what was expected and never quotes
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NewType
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+Workers = NewType("Workers", int)
+"""A number of serving processes."""
+MOST_WORKERS: Final = 256
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
@@ -59,6 +64,19 @@ def integer(value: object) -> int:
     if value < 0:
         raise ValueError("expected a whole number that is not negative")
     return value
+
+
+def workers(value: object) -> Workers:
+    """A number of processes; `auto` is one for each processor that this one may use."""
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return Workers(min(len(os.sched_getaffinity(0)), MOST_WORKERS))
+    try:
+        number = integer(value)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= MOST_WORKERS:
+        raise ValueError(f"expected a number of processes from 1 to {MOST_WORKERS}, or auto")
+    return Workers(number)
 
 
 def real(value: object) -> float:

@@ -159,8 +159,8 @@ class LdapServer:
 
     @property
     def open(self) -> int:
-        """Connections open now."""
-        return len(self._channels)
+        """Connections open now, or about to be."""
+        return len(self._channels) + len(self._arriving)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -189,18 +189,23 @@ class LdapServer:
                 loop.add_reader(sock.fileno(), self._accept, sock, listener)
         self._sweep = loop.call_later(SWEEP_S, self._swept)
 
-    async def stop(self, drain_s: float = 0.0) -> None:
-        """Accept no more, give what is in work `drain_s` seconds, close everything; idempotent."""
+    def close(self) -> None:
+        """Accept no more; who is connected stays so. Idempotent."""
         self._is_stopping = True
         loop = asyncio.get_running_loop()
-        self._unsubscribe()
         sockets, self._sockets = self._sockets, []
         for sock, _ in sockets:
             loop.remove_reader(sock.fileno())
             sock.close()
-        for handle in (self._sweep, *self._retries):
-            if handle is not None:
-                handle.cancel()
+        for handle in self._retries:
+            handle.cancel()
+
+    async def stop(self, drain_s: float = 0.0) -> None:
+        """Accept no more, give what is in work `drain_s` seconds, close everything; idempotent."""
+        self.close()
+        self._unsubscribe()
+        if self._sweep is not None:
+            self._sweep.cancel()
         unfinished = (*self._arriving, *self._handshakes)
         for task in unfinished:
             task.cancel()

@@ -6,6 +6,7 @@ are dropped and counted.  Fields may be a function, called by the thread, for li
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
@@ -51,6 +52,7 @@ class LogWriter:
         """Lines are JSON objects, so that whoever renders them himself is welcome to."""
         self._descriptor = descriptor
         self._render = render_json if is_json else render_text
+        self._lock: int | None = None
         self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -68,6 +70,10 @@ class LogWriter:
     def dropped(self) -> int:
         """Lines that nobody will see."""
         return self.lines.dropped
+
+    def share(self, lock: int) -> None:
+        """Take turns with other processes that write to the same place. lock: of a file that all of them have open."""
+        self._lock = lock
 
     def wants(self, level: str) -> bool:
         """Lines of this level are written."""
@@ -137,7 +143,18 @@ class LogWriter:
                 self.lines.drop(count)
 
     def _put_out(self, view: memoryview) -> None:
-        """All of it, however long that takes. Raises OSError."""
+        """All of it, however long that takes, in one piece whoever else writes. Raises OSError."""
+        if self._lock is None or not view:
+            self._put_all(view)
+            return
+        # Of the process, so that it ends with it.
+        fcntl.lockf(self._lock, fcntl.LOCK_EX)
+        try:
+            self._put_all(view)
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN)
+
+    def _put_all(self, view: memoryview) -> None:
         while view:
             try:
                 view = view[os.write(self._descriptor, view) :]

@@ -7,6 +7,7 @@ channel is closed, because whoever does not read must not hold up anybody else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections import deque
@@ -42,6 +43,8 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Message] = deque()
         self._queued = 0
+        self._emptied = asyncio.Event()
+        """Nothing is queued, or never will be again."""
         self._is_open = True
         self._loop.add_reader(sock.fileno(), self._readable)
 
@@ -70,8 +73,16 @@ class Channel:
         if len(self._queue) >= QUEUED or self._queued + len(body) > QUEUED_OCTETS:
             self._end("it does not read what it is sent")
             return
+        self._emptied.clear()
         self._queue.append(Message(body, tuple(os.dup(descriptor) for descriptor in descriptors)))
         self._queued += len(body)
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until the other end has taken everything, but not longer than this."""
+        if self._queue and self._is_open:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._emptied.wait()
 
     def close(self) -> None:
         """Close this end; what is queued is lost. Idempotent."""
@@ -81,6 +92,7 @@ class Channel:
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
+        self._emptied.set()
         while self._queue:
             self._queue.popleft().close()
 
@@ -115,6 +127,7 @@ class Channel:
             self._queued -= len(first.body)
             first.close()
         self._loop.remove_writer(self._sock.fileno())
+        self._emptied.set()
 
     def _end(self, why: str) -> None:
         if self._is_open:

@@ -130,12 +130,16 @@ class RadiusServer:
             self._loop.add_reader(sock.fileno(), self._readable, listener)
         self._sweep = self._loop.call_later(SWEEP_S, self._swept)
 
-    async def stop(self, drain_s: float = 0.0) -> None:
-        """Take no more requests, give those in work `drain_s` seconds, close the sockets; idempotent."""
-        self._is_stopping = True
+    def close(self) -> None:
+        """Take no more requests; what is in work goes on. Idempotent."""
         if self._loop is not None:
             for listener in self._listeners:
                 self._loop.remove_reader(listener.sock.fileno())
+
+    async def stop(self, drain_s: float = 0.0) -> None:
+        """Take no more requests, give those in work `drain_s` seconds, close the sockets; idempotent."""
+        self._is_stopping = True
+        self.close()
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
