@@ -101,6 +101,40 @@ class People:
     taken_at: float
     """Seconds since the epoch."""
 
+    @property
+    def user_count(self) -> int:
+        """How many users there are."""
+        return len(self.users)
+
+
+class Crowd(Protocol):
+    """What `People` are for whoever reads them; large ones need not be objects until somebody does."""
+
+    @property
+    def users(self) -> tuple[User, ...]:
+        """All of them; may take long."""
+        ...
+
+    @property
+    def user_count(self) -> int:
+        """How many users there are."""
+        ...
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All of them."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever the content changed."""
+        ...
+
+    @property
+    def taken_at(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
 
 # -- what is served -------------------------------------------------------------------------------
 
@@ -473,7 +507,7 @@ class Wanted:
 class Roster(Protocol):
     """The people."""
 
-    def current(self, provider: LdapProvider) -> People | None:
+    def current(self, provider: LdapProvider) -> Crowd | None:
         """The last complete copy, or None before the first; never blocks."""
         ...
 

@@ -40,6 +40,8 @@ LADDER: list[set[str]] = [
         "ldap.server",
         "ldap.channel",
         "ldap.directories",
+        "ldap.compiler",
+        "ldap.compiler_process",
         "ldap.tls",
         "radius.server",
         "radius._datagrams",

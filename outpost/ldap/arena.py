@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from outpost.identity import LdapProvider, People
+from outpost.identity import Crowd, LdapProvider
 from outpost.ldap._arena import BASE, CONTAINER, GROUP, USER, VIRTUAL_GROUP, Builder
 from outpost.ldap.entries import Directory
 from outpost.ldap.schema import ATTRIBUTE_TYPES, custom_attribute, normal_form
@@ -20,7 +20,7 @@ COMMON: Final = frozenset(
 """Attributes whose values most entries of a kind have alike."""
 
 
-def compile_people(people: People, provider: LdapProvider, left_out: list[str] | None = None) -> bytes:
+def compile_people(people: Crowd, provider: LdapProvider, left_out: list[str] | None = None) -> bytes:
     """The arena of everybody under the provider's base DN, for `Snapshot`. Takes time: call it off the event loop.
 
     Raises ConfigError for a base DN that is none; of two people whose names are the same in a DN the first is kept.

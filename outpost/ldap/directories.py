@@ -6,16 +6,23 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar, final
 
-from outpost.errors import BackendError, OutpostError
-from outpost.identity import LdapProvider, Mode, People, Roster, Wanted
+from outpost.errors import BackendError, DecodeError, OutpostError
+from outpost.identity import Crowd, LdapProvider, Mode, Roster, Wanted
 from outpost.ldap._snapshot import Snapshot
 from outpost.ldap.arena import compile_people
+from outpost.ldap.compiler import compile_apart
 from outpost.ldap.shelf import Shelf
+from outpost.processes.people import PackedPeople
 
 NAMED = 10
 """Names in one line of the log."""
 LOOKUPS = 16
 """Fresh directories compiled at a time."""
+APART = 2_000
+"""Users from which on a directory is compiled in a process of its own: that takes a quarter of a second more, which is
+what the loop would otherwise share with the work."""
+RETRY_S = 30.0
+"""After which it is tried again to compile the same people, where it was not they that failed."""
 
 B = TypeVar("B")
 """What a compiled directory is kept as; `Shelf` where it is searched."""
@@ -28,7 +35,7 @@ def _silence(level: str, event: str) -> None:
     """Nobody listens."""
 
 
-def shelved(arena: bytes) -> Shelf:
+def shelved(arena: bytes | memoryview) -> Shelf:
     """A compiled directory to be searched. Raises DecodeError for what is none."""
     return Shelf(Snapshot(arena))
 
@@ -48,7 +55,7 @@ class Directories(Generic[B]):
     def __init__(
         self,
         roster: Roster,
-        keep: Callable[[bytes], B],
+        keep: Callable[[bytes | memoryview], B],
         log: Log = _silence,
         built: Callable[[LdapProvider], None] = _nobody_asked,
     ) -> None:
@@ -64,6 +71,7 @@ class Directories(Generic[B]):
         self._left_out: dict[int, list[str]] = {}
         """Who is missing from each shelf, as told last."""
         self._builds: dict[int, asyncio.Task[None]] = {}
+        self._retries: dict[int, asyncio.TimerHandle] = {}
         self._lookups = asyncio.Semaphore(LOOKUPS)
         self._is_stopped = False
 
@@ -101,6 +109,8 @@ class Directories(Generic[B]):
         tasks = tuple(self._builds.values())
         for task in tasks:
             task.cancel()
+        for retry in self._retries.values():
+            retry.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- building ---------------------------------------------------------------------------------
@@ -117,11 +127,16 @@ class Directories(Generic[B]):
             return
         self._builds[pk] = asyncio.get_running_loop().create_task(self._built_from(pk, people, provider))
 
-    async def _built_from(self, pk: int, people: People, provider: LdapProvider) -> None:
+    async def _built_from(self, pk: int, people: Crowd, provider: LdapProvider) -> None:
         source = (people.generation, provider)
         left_out: list[str] = []
         try:
             shelf = await self._compiled(people, provider, left_out)
+        except (BackendError, DecodeError) as error:
+            # Nothing is wrong with the people: memory was short, or a process was ended.
+            self._failed[pk] = source
+            self._retries[pk] = asyncio.get_running_loop().call_later(RETRY_S, self._retry, pk)
+            self._log("error", f"directory of provider {provider.name!r} not built, the last one is kept: {error}")
         except OutpostError as error:
             self._failed[pk] = source
             self._log("error", f"directory of provider {provider.name!r} not built, the last one is kept: {error}")
@@ -156,9 +171,17 @@ class Directories(Generic[B]):
                 f" equal to another's in one: {first}",
             )
 
-    async def _compiled(self, people: People, provider: LdapProvider, left_out: list[str] | None = None) -> B:
-        """Raises ConfigError or BackendError."""
+    def _retry(self, pk: int) -> None:
+        self._failed.pop(pk, None)
+        if pk in self._providers:
+            self._build(pk)
+
+    async def _compiled(self, people: Crowd, provider: LdapProvider, left_out: list[str] | None = None) -> B:
+        """Raises ConfigError, BackendError, and DecodeError for an arena that is none."""
         try:
+            if isinstance(people, PackedPeople) and people.user_count >= APART:
+                arena = await compile_apart(people, provider, left_out)
+                return await asyncio.to_thread(self._keep, arena)
             return await asyncio.to_thread(lambda: self._keep(compile_people(people, provider, left_out)))
         except MemoryError:
             raise BackendError("no memory for the directory") from None

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from outpost.errors import ConfigError, DecodeError
-from outpost.identity import Group, LdapProvider, People, User
+from outpost.identity import Crowd, Group, LdapProvider, User
 from outpost.ldap._arena import Links
 from outpost.ldap.dn import LONG_VALUE, escape, normalise, parse
 from outpost.ldap.schema import ATTRIBUTE_TYPES, INVALID_IN_NAMES
@@ -218,7 +218,7 @@ def _common(dn: bytes, identifier: bytes, structural: bytes) -> list[tuple[str, 
 class Directory:
     """All entries of one provider, in the order in which they are listed."""
 
-    def __init__(self, people: People, provider: LdapProvider) -> None:
+    def __init__(self, people: Crowd, provider: LdapProvider) -> None:
         """Raises ConfigError if the provider's base DN is no DN."""
         self.provider = provider
         self.naming = Naming(provider)

@@ -55,7 +55,7 @@ class Arena:
 
     __slots__ = ("descriptor",)
 
-    def __init__(self, octets: bytes) -> None:
+    def __init__(self, octets: bytes | memoryview) -> None:
         """Raises OSError."""
         self.descriptor = memory.sealed(octets)
 

@@ -19,6 +19,7 @@ from outpost.errors import BackendError, BackendUnavailable
 from outpost.identity import (
     Accepted,
     CertificateKeyPair,
+    Crowd,
     Decision,
     LdapProvider,
     People,
@@ -183,7 +184,7 @@ class AuthentikBackend:
 
     # -- people -----------------------------------------------------------------------------------
 
-    def current(self, provider: LdapProvider) -> People | None:
+    def current(self, provider: LdapProvider) -> Crowd | None:
         """The last complete copy, or None before the first; never blocks."""
         service = self._named("ldap")
         return service.roster.people if service is not None and service.roster is not None else None

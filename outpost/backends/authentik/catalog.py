@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from outpost.backends.authentik.client import Client
 from outpost.backends.authentik.observer import Observer
-from outpost.backends.authentik.pages import Lister, Reading
+from outpost.backends.authentik.pages import Items, Lister, Reading, each
 from outpost.backends.authentik.settings import AuthentikSettings
 from outpost.backends.authentik.shape import Shape
 from outpost.errors import BackendError
@@ -70,7 +70,9 @@ class ServiceCatalog:
         """By certificate, of a pair that cannot be served."""
         self._told: set[str] = set()
         reading = Reading(100, asyncio.Semaphore(2), client)
-        self._lister = Lister(client, f"/outposts/{service}/", (), self._record, lambda one: one.pk, reading)
+        self._lister: Lister[Items[_Record]] = Lister(
+            client, f"/outposts/{service}/", (), each(self._record, lambda one: one.pk), reading
+        )
 
     def start_from(self, providers: tuple[LdapProvider, ...]) -> None:
         """Serve what was served in an earlier run until the server tells."""
@@ -80,7 +82,8 @@ class ServiceCatalog:
 
     async def refresh(self) -> CatalogChange:
         """Read it; the old one stays when anything but a certificate fails. Raises BackendError."""
-        records, _ = await self._lister.read()
+        pages, _ = await self._lister.read()
+        records = [record for page in pages for record in page.items]
         self.is_legacy = next((one.is_legacy for one in records if one.is_legacy is not None), None)
         found = tuple(one.provider for one in records if one.provider is not None)
         certificates = await self._read_certificates(found)

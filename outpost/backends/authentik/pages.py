@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from outpost.backends.authentik.address import Query
 from outpost.backends.authentik.client import Client, NotFound, decode
@@ -16,6 +16,18 @@ from outpost.backends.authentik.shape import Shape
 from outpost.errors import BackendError, BackendUnavailable
 
 T = TypeVar("T")
+
+
+class Batch(Protocol):
+    """What the items of a page are made into."""
+
+    @property
+    def keys(self) -> Sequence[object]:
+        """Of each item, by which it is found out when it stands on two pages."""
+        ...
+
+
+B = TypeVar("B", bound=Batch)
 MAX_PAGES = 100_000
 READS = 3
 """Times a list that changes while it is read is begun anew."""
@@ -24,7 +36,25 @@ OFF_LOOP = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
+class Items(Generic[T]):
+    """A batch of the items as they are."""
+
+    items: tuple[T, ...]
+    keys: tuple[object, ...]
+
+
+def each(decode_item: Callable[[Shape], T], key: Callable[[T], object]) -> Callable[[Iterable[Shape]], Items[T]]:
+    """Makes a page into its items."""
+
+    def decode(shapes: Iterable[Shape]) -> Items[T]:
+        items = tuple(decode_item(shape) for shape in shapes)
+        return Items(items, tuple(map(key, items)))
+
+    return decode
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[B]):
     """One page, decoded."""
 
     digest: bytes
@@ -34,7 +64,7 @@ class Page(Generic[T]):
     """0 on the last page."""
     total_pages: int
     count: int
-    items: tuple[T, ...]
+    batch: B
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +82,7 @@ class Moved(BackendError):
     """The list changed while it was read."""
 
 
-class Lister(Generic[T]):
+class Lister(Generic[B]):
     """Reads one list again and again, and decodes only the pages that changed."""
 
     def __init__(
@@ -60,24 +90,27 @@ class Lister(Generic[T]):
         client: Client,
         path: str,
         query: Query,
-        decode_item: Callable[[Shape], T],
-        key: Callable[[T], object],
+        decode_batch: Callable[[Iterable[Shape]], B],
         reading: Reading,
     ) -> None:
         self._client = client
         self._path = path
         self._query = query
-        self._decode_item = decode_item
-        self._key = key
+        self._decode_batch = decode_batch
         self._page_size = reading.page_size
         self._slots = reading.slots
         self._prober = reading.prober
-        self._known: dict[int, Page[T]] = {}
+        self._known: dict[int, Page[B]] = {}
         self._suspect = 0
         """The page that failed last time, 0 when none did."""
 
-    async def read(self) -> tuple[tuple[T, ...], bool]:
-        """All items, and whether any page differs from the read before. Raises BackendError."""
+    @property
+    def known(self) -> Iterator[B]:
+        """The pages of the last read."""
+        return (page.batch for page in self._known.values())
+
+    async def read(self) -> tuple[tuple[B, ...], bool]:
+        """All pages, and whether any differs from the read before. Raises BackendError."""
         for attempt in range(1, READS + 1):
             try:
                 return await self._read()
@@ -96,7 +129,7 @@ class Lister(Generic[T]):
         """Drop what is kept of the last read."""
         self._known = {}
 
-    async def _read(self) -> tuple[tuple[T, ...], bool]:
+    async def _read(self) -> tuple[tuple[B, ...], bool]:
         first = await self._page(1)
         pages = [first]
         if first.total_pages > MAX_PAGES:
@@ -107,28 +140,27 @@ class Lister(Generic[T]):
             if len(pages) >= MAX_PAGES or pages[-1].next_number <= pages[-1].number:
                 raise BackendUnavailable(f"GET {self._path}: the pages have no end")
             pages.append(await self._page(pages[-1].next_number))
-        if len(pages) == 1:
-            items, is_changed = self._joined(pages)
-        else:
-            items, is_changed = await asyncio.to_thread(self._joined, pages)
-        self._known = {page.number: page for page in pages}
-        return items, is_changed
-
-    def _joined(self, pages: list[Page[T]]) -> tuple[tuple[T, ...], bool]:
-        """All items, and whether any page differs from the read before. Raises Moved."""
-        items = tuple(itertools.chain.from_iterable(page.items for page in pages))
-        # Items that move from a page not yet read to one read already are seen by no page: only counting tells.
-        if any(page.count != pages[-1].count for page in pages) or len(items) != pages[-1].count:
-            raise Moved(f"GET {self._path}: the list changed while it was read")
-        if len(set(map(self._key, items))) != len(items):
-            raise Moved(f"GET {self._path}: the same item is on two pages")
         known = self._known
         is_changed = len(known) != len(pages) or any(
             page.number not in known or known[page.number].digest != page.digest for page in pages
         )
-        return items, is_changed
+        if len(pages) == 1:
+            self._check(pages)
+        elif is_changed:  # what was found whole before is whole
+            await asyncio.to_thread(self._check, pages)
+        self._known = {page.number: page for page in pages}
+        return tuple(page.batch for page in pages), is_changed
 
-    async def _rest(self, total: int) -> list[Page[T]]:
+    def _check(self, pages: list[Page[B]]) -> None:
+        """Raises Moved unless each item is there once."""
+        found = sum(len(page.batch.keys) for page in pages)
+        # Items that move from a page not yet read to one read already are seen by no page: only counting tells.
+        if any(page.count != pages[-1].count for page in pages) or found != pages[-1].count:
+            raise Moved(f"GET {self._path}: the list changed while it was read")
+        if len(set(itertools.chain.from_iterable(page.batch.keys for page in pages))) != found:
+            raise Moved(f"GET {self._path}: the same item is on two pages")
+
+    async def _rest(self, total: int) -> list[Page[B]]:
         tasks = []
         try:
             async with asyncio.TaskGroup() as group:
@@ -140,7 +172,7 @@ class Lister(Generic[T]):
             raise exc.exceptions[0] from exc
         return [task.result() for task in tasks]
 
-    async def _page(self, number: int, client: Client | None = None) -> Page[T]:
+    async def _page(self, number: int, client: Client | None = None) -> Page[B]:
         query = (("page", str(number)), ("page_size", str(self._page_size)), *self._query)
         what = f"GET {self._path}, page {number}"
         async with self._slots:
@@ -159,22 +191,22 @@ class Lister(Generic[T]):
             if known is not None and known.digest == digest:
                 page = known
             elif len(answer.body) >= OFF_LOOP:
-                page = await asyncio.to_thread(self._decode, decode(answer, what), digest, number, what)
+                page = await asyncio.to_thread(lambda: self._decode(decode(answer, what), digest, number, what))
             else:
                 page = self._decode(decode(answer, what), digest, number, what)
         if self._suspect == number:
             self._suspect = 0
         return page
 
-    def _decode(self, content: object, digest: bytes, number: int, what: str) -> Page[T]:
+    def _decode(self, content: object, digest: bytes, number: int, what: str) -> Page[B]:
         shape = Shape(content, what)
         pagination = shape.child("pagination")
-        items = tuple(self._decode_item(item) for item in shape.children("results"))
+        batch = self._decode_batch(shape.children("results"))
         return Page(
             digest,
             number,
             pagination.integer("next"),
             pagination.integer("total_pages"),
-            pagination.integer("count", len(items)),
-            items,
+            pagination.integer("count", len(batch.keys)),
+            batch,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 
 from outpost.backends.authentik.shape import Shape
@@ -57,16 +57,21 @@ def _shared(text: str, pool: Pool) -> str:
 def consistent(users: Iterable[User], groups: Mapping[str, Group]) -> tuple[tuple[User, ...], tuple[Group, ...]]:
     """The same without references to groups that are not there: they went while the pages were read."""
     known = groups.keys()
-    kept = tuple(
-        one if known >= set(one.parents) else replace(one, parents=_within(one.parents, groups))
-        for one in groups.values()
-    )
     return tuple(
-        one if known >= set(one.groups) else replace(one, groups=_within(one.groups, groups)) for one in users
-    ), kept
+        one if known >= set(one.groups) else replace(one, groups=_within(one.groups, known)) for one in users
+    ), consistent_groups(groups.values())
 
 
-def _within(pks: tuple[str, ...], known: Mapping[str, Group]) -> tuple[str, ...]:
+def consistent_groups(groups: Iterable[Group]) -> tuple[Group, ...]:
+    """The same without parents that are not there."""
+    found = tuple(groups)
+    known = {one.pk for one in found}
+    return tuple(
+        one if known >= set(one.parents) else replace(one, parents=_within(one.parents, known)) for one in found
+    )
+
+
+def _within(pks: tuple[str, ...], known: Set[str]) -> tuple[str, ...]:
     return tuple(pk for pk in pks if pk in known)
 
 
@@ -75,41 +80,29 @@ def standing(one: User) -> tuple[object, ...]:
     return (one.password_change_date, one.is_active, frozenset(one.groups))
 
 
-def changed_standing(
-    before: Mapping[int, User],
-    after: Mapping[int, User],
-    groups_before: Mapping[str, Group],
-    groups_after: Mapping[str, Group],
-) -> frozenset[int]:
-    """pks of the users who are gone or whose standing changed, by themselves or through their groups' ancestry."""
-    found = {pk for pk, one in before.items() if after.get(pk) is not one and _differs(one, after.get(pk))}
-    moved = _moved(groups_before, groups_after)
-    if moved:
-        found |= {pk for pk, one in before.items() if not moved.isdisjoint(one.groups)}
-    return frozenset(found)
+def standing_text(one: User) -> tuple[object, ...]:
+    """The same in an order of its own, to be hashed."""
+    changed = one.password_change_date
+    return (None if changed is None else changed.timestamp(), one.is_active, sorted(set(one.groups)))
 
 
-def _differs(one: User, other: User | None) -> bool:
-    return other is None or standing(one) != standing(other)
-
-
-def _moved(before: Mapping[str, Group], after: Mapping[str, Group]) -> frozenset[str]:
+def moved(before: Mapping[str, Group], after: Mapping[str, Group]) -> frozenset[str]:
     """Groups that are gone or have other ancestors or superuser rights, and everything below them."""
-    moved = set()
+    found = set()
     for pk, one in before.items():
         other = after.get(pk)
         if other is None or set(one.parents) != set(other.parents) or one.is_superuser != other.is_superuser:
-            moved.add(pk)
-    if not moved:
+            found.add(pk)
+    if not found:
         return frozenset()
     children: dict[str, list[str]] = {}
     for one in before.values():
         for parent in one.parents:
             children.setdefault(parent, []).append(one.pk)
-    queue = list(moved)
+    queue = list(found)
     while queue:
         for child in children.get(queue.pop(), ()):
-            if child not in moved:
-                moved.add(child)
+            if child not in found:
+                found.add(child)
                 queue.append(child)
-    return frozenset(moved)
+    return frozenset(found)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import quote
 
 from outpost.backends.authentik import people
 from outpost.backends.authentik.address import Query
+from outpost.backends.authentik.census import Census, UserPage, joined, moved_in, page_of, revoked
 from outpost.backends.authentik.client import Client, NotFound, RequestRefused
-from outpost.backends.authentik.pages import Lister, Reading
+from outpost.backends.authentik.pages import Items, Lister, Reading, each
 from outpost.backends.authentik.settings import AuthentikSettings
 from outpost.backends.authentik.shape import Shape
+from outpost.errors import BackendError, DecodeError
 from outpost.identity import Group, LdapProvider, People, User, Wanted
+from outpost.processes.people import PackedPeople, Spool
 
 T = TypeVar("T")
+SPARE = 1 << 20
+"""Octets that are not worth clearing up."""
 
 # What is not asked for here the server either leaves out or looks up once per object; `users_obj`, which repeats every
 # member with his attributes in every group of his, is the one part that nobody needs.
@@ -54,74 +60,75 @@ class AuthentikRoster:
     ) -> None:
         self._client = client
         self._wall_clock = wall_clock
-        self._pool: people.Pool = {}
         self._look_ups = asyncio.Semaphore(settings.concurrency * 2)
         self._reading = Reading(settings.page_size, self._look_ups, prober)
         bulk = Reading(settings.page_size, asyncio.Semaphore(settings.concurrency), prober)
-        self._users: Lister[User] = Lister(client, "/core/users/", USERS, self._user, _pk, bulk)
-        self._groups: Lister[Group] = Lister(client, "/core/groups/", GROUPS, self._group, _pk, bulk)
+        self._users: Lister[UserPage] = Lister(client, "/core/users/", USERS, self._user_page, bulk)
+        self._groups: Lister[Items[Group]] = Lister(client, "/core/groups/", GROUPS, each(_group, _pk), bulk)
+        self._spool = Spool()
+        self._census: Census | None = None
         self._tells_parents = True
         """The groups shown with a user name their parents (before 2026.2)."""
-        self._people: People | None = None
-        self._by_pk: dict[int, User] = {}
-        self._groups_by_pk: dict[str, Group] = {}
 
     @property
-    def people(self) -> People | None:
+    def people(self) -> PackedPeople | None:
         """The last complete copy."""
-        return self._people
+        return self._census.people if self._census is not None else None
 
-    def start_from(self, copy: People) -> None:
+    @property
+    def census(self) -> Census | None:
+        """The same with what tells it from others."""
+        return self._census
+
+    def start_from(self, copy: Census) -> None:
         """Begin with a copy kept from an earlier run, unless a fresh one is there already."""
-        if self._people is None:
-            self._take(copy)
+        if self._census is None:
+            self._census = copy
 
     def forget(self) -> None:
         """Drop the copy: nobody searches it any more."""
-        self._people = None
-        self._by_pk, self._groups_by_pk, self._pool = {}, {}, {}
+        self._census = None
+        self._spool = Spool()
         self._users.forget()
         self._groups.forget()
 
     async def refresh(self) -> Refreshed:
         """Read everything; the old copy stays when anything fails. Raises BackendError."""
+        await self._clear_up()
         await self._groups.probe()
         await self._users.probe()
         groups, groups_changed = await self._groups.read()
         users, users_changed = await self._users.read()
         now = self._wall_clock()
-        before = self._people
-        if before is not None and before.taken_at and not groups_changed and not users_changed:
-            self._people = replace(before, taken_at=now)
-            return Refreshed(is_changed=False, revoked=frozenset())
-        found = await asyncio.to_thread(self._merge, users, groups)
-        if before is not None and found.is_same:
-            self._people = replace(before, taken_at=now)
-            return Refreshed(is_changed=False, revoked=frozenset())
-        generation = 1 if before is None else before.generation + 1
-        self._by_pk, self._groups_by_pk = found.users, found.groups
-        self._people = People(tuple(found.users.values()), tuple(found.groups.values()), generation, now)
-        return Refreshed(is_changed=True, revoked=found.revoked if before is not None else frozenset())
+        before = self._census
+        if before is not None and before.people.taken_at and not groups_changed and not users_changed:
+            return self._as_before(before, now)
+        generation = 1 if before is None else before.people.generation + 1
+        try:
+            found, gone = await asyncio.to_thread(_compared, before, users, groups, self._spool, generation, now)
+        except DecodeError as exc:
+            raise BackendError(str(exc)) from exc
+        if before is not None and found.is_like(before):
+            return self._as_before(before, now)
+        self._census = found
+        return Refreshed(is_changed=True, revoked=gone)
 
-    def _take(self, copy: People) -> None:
-        self._people = copy
-        self._by_pk = {one.pk: one for one in copy.users}
-        self._groups_by_pk = {one.pk: one for one in copy.groups}
+    def _as_before(self, before: Census, now: float) -> Refreshed:
+        self._census = replace(before, people=replace(before.people, taken_at=now))
+        return Refreshed(is_changed=False, revoked=frozenset())
 
-    def _merge(self, users: Iterable[User], groups: Iterable[Group]) -> _Merged:
-        """Off the loop. Objects that did not change stay the same objects."""
-        fresh_users, fresh_groups = people.consistent(users, {one.pk: one for one in groups})
-        old_users, old_groups = self._by_pk, self._groups_by_pk
-        kept_users = {one.pk: _kept(old_users.get(one.pk), one) for one in fresh_users}
-        kept_groups = {one.pk: _kept(old_groups.get(one.pk), one) for one in fresh_groups}
-        is_same = (
-            list(kept_users) == list(old_users)
-            and list(kept_groups) == list(old_groups)
-            and all(one is old_users[pk] for pk, one in kept_users.items())
-            and all(one is old_groups[pk] for pk, one in kept_groups.items())
-        )
-        revoked = people.changed_standing(old_users, kept_users, old_groups, kept_groups)
-        return _Merged(kept_users, kept_groups, is_same, revoked)
+    async def _clear_up(self) -> None:
+        """Leave behind what pages of earlier reads have written, once it is most of the spool."""
+        live = sum(page.chunk.size for page in self._users.known)
+        if self._spool.size > 2 * live + SPARE:
+            try:
+                self._spool = await asyncio.to_thread(moved_in, list(self._users.known), self._spool)
+            except DecodeError as exc:
+                raise BackendError(str(exc)) from exc
+
+    def _user_page(self, shapes: Iterable[Shape]) -> UserPage:
+        pool: people.Pool = {}
+        return page_of((people.user(shape, pool) for shape in shapes), self._spool)
 
     # -- narrow look-ups --------------------------------------------------------------------------
 
@@ -177,17 +184,16 @@ class AuthentikRoster:
         return tuple(one for one in wider if getattr(one.user, key).casefold() == folded)
 
     async def _list_users(self, query: Query) -> tuple[_Member, ...]:
-        lister = Lister(self._client, "/core/users/", (*USERS, *query), self._member, _member_pk, self._reading)
-        return await self._once(lister)
+        decode = each(self._member, _member_pk)
+        return await self._once(Lister(self._client, "/core/users/", (*USERS, *query), decode, self._reading))
 
     async def _list_groups(self, query: Query) -> tuple[Group, ...]:
-        return await self._once(
-            Lister(self._client, "/core/groups/", (*GROUPS, *query), self._group, _pk, self._reading)
-        )
+        decode = each(_group, _pk)
+        return await self._once(Lister(self._client, "/core/groups/", (*GROUPS, *query), decode, self._reading))
 
-    async def _once(self, lister: Lister[T]) -> tuple[T, ...]:
+    async def _once(self, lister: Lister[Items[T]]) -> tuple[T, ...]:
         try:
-            return (await lister.read())[0]
+            return tuple(itertools.chain.from_iterable(page.items for page in (await lister.read())[0]))
         except RequestRefused:
             # "Select a valid choice": the value of a filter names nothing that exists.
             return ()
@@ -212,27 +218,33 @@ class AuthentikRoster:
                 if not exc.is_api:
                     raise
                 return None
-        return self._group(Shape(content, "group"))
+        return _group(Shape(content, "group"))
 
     def _member(self, shape: Shape) -> _Member:
         shown = tuple(shape.children("groups_obj"))
         if shown:
             self._tells_parents = "parent" in shown[0] or "parents" in shown[0]
-        return _Member(self._user(shape), tuple(self._group(one) for one in shown))
-
-    def _user(self, shape: Shape) -> User:
-        return people.user(shape, self._pool)
-
-    def _group(self, shape: Shape) -> Group:
-        return people.group(shape, self._pool)
+        return _Member(people.user(shape, {}), tuple(_group(one) for one in shown))
 
 
-@dataclass(frozen=True, slots=True)
-class _Merged:
-    users: dict[int, User]
-    groups: dict[str, Group]
-    is_same: bool
-    revoked: frozenset[int]
+def _compared(
+    before: Census | None,
+    users: Sequence[UserPage],
+    groups: Sequence[Items[Group]],
+    spool: Spool,
+    generation: int,
+    taken_at: float,
+) -> tuple[Census, frozenset[int]]:
+    """Everybody, and whom the difference concerns. Off the loop. Raises DecodeError."""
+    everywhere = itertools.chain.from_iterable(page.items for page in groups)
+    found = joined(users, everywhere, spool, generation=generation, taken_at=taken_at)
+    if before is None or found.is_like(before):
+        return found, frozenset()
+    return found, revoked(before, found)
+
+
+def _group(shape: Shape) -> Group:
+    return people.group(shape, {})
 
 
 def _spread(members: Iterable[_Member]) -> tuple[Iterable[User], dict[str, Group]]:
@@ -240,13 +252,9 @@ def _spread(members: Iterable[_Member]) -> tuple[Iterable[User], dict[str, Group
     return [one.user for one in found], {group.pk: group for one in found for group in one.groups}
 
 
-def _pk(one: User | Group) -> object:
+def _pk(one: Group) -> object:
     return one.pk
 
 
 def _member_pk(one: _Member) -> object:
     return one.user.pk
-
-
-def _kept(old: T | None, new: T) -> T:
-    return old if old is not None and old == new else new

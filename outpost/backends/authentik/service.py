@@ -21,7 +21,7 @@ from outpost.backends.authentik.sessions import Sessions
 from outpost.backends.authentik.settings import AUTO, SERVICES, AuthentikSettings
 from outpost.backends.authentik.shape import Shape
 from outpost.backends.authentik.watch import REQUEST_S
-from outpost.errors import BackendError
+from outpost.errors import BackendError, DecodeError
 from outpost.identity import LdapProvider, Mode, Publish, Revoked, Secret
 
 RETRY_FIRST_S = 0.25
@@ -340,7 +340,7 @@ class Service:
             found = roster.people
             assert found is not None
             self._observer.log(
-                "debug", "users and groups read", users=len(found.users), groups=len(found.groups),
+                "debug", "users and groups read", users=found.user_count, groups=len(found.groups),
                 changed=outcome.is_changed, seconds=round(self._took_s, 3),
             )  # fmt: skip
             if outcome.is_changed:
@@ -373,19 +373,19 @@ class Service:
             roster, catalog = self.roster, self.catalog
         assert roster is not None and catalog is not None
         catalog.start_from(copy.providers)
-        roster.start_from(copy.people)
-        self._observer.log("info", "started from the copy on disk", users=len(copy.people.users))
+        roster.start_from(copy.census)
+        self._observer.log("info", "started from the copy on disk", users=copy.census.people.user_count)
         self._around.changed()
 
     async def _save_copy(self) -> None:
         path, roster, catalog = self._settings.cache_path, self.roster, self.catalog
-        if path is None or roster is None or catalog is None or roster.people is None:
+        if path is None or roster is None or catalog is None or roster.census is None:
             return
         providers = tuple(one for one in catalog.providers if isinstance(one, LdapProvider))
-        copy = warm.Copy(roster.people, providers)
+        copy = warm.Copy(roster.census, providers)
         try:
             await asyncio.to_thread(warm.save, path, warm.source_of(self._settings.host, self._token), copy)
-        except OSError as exc:
+        except (DecodeError, OSError) as exc:
             self._observer.log("warning", f"the copy of the directory was not written: {exc}")
 
     # -- events -----------------------------------------------------------------------------------

@@ -9,19 +9,25 @@ import contextlib
 import hashlib
 import os
 import stat
+import struct
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from outpost.backends.authentik import people
+from outpost.backends.authentik.census import Census
 from outpost.backends.authentik.shape import Shape
-from outpost.errors import BackendError
-from outpost.identity import LdapProvider, Mode, People, Secret
+from outpost.errors import BackendError, DecodeError
+from outpost.identity import LdapProvider, Mode, Secret
+from outpost.processes.people import PackedPeople, Spool, group_from, group_row
 
-FORMAT = 1
-NAME = "authentik-ldap.json"
+FORMAT = 2
+NAME = "authentik-ldap.people"
+MAGIC = b"outpost people\n"
+HEAD = struct.Struct("<16sQ")
+"""Checksum (BLAKE2b) of everything behind it, octets of the header."""
 FIELDS = (
     "pk", "name", "base_dn", "application_slug", "bind_flow_slug", "unbind_flow_slug", "search_group",
     "tls_server_name", "uid_start_number", "gid_start_number", "search_mode", "bind_mode", "mfa_support",
@@ -32,7 +38,7 @@ FIELDS = (
 class Copy:
     """What was kept."""
 
-    people: People
+    census: Census
     providers: tuple[LdapProvider, ...]
 
 
@@ -42,16 +48,23 @@ def source_of(host: str, token: Secret) -> str:
 
 
 def save(directory: Path, source: str, copy: Copy) -> None:
-    """Replace the copy, readable by us alone. Blocks; raises OSError."""
-    content: dict[str, Any] = {
+    """Replace the copy, readable by us alone. Blocks; raises OSError and DecodeError."""
+    found = copy.census.people
+    header: dict[str, Any] = {
         "format": FORMAT,
         "source": source,
-        "taken_at": copy.people.taken_at,
-        "generation": copy.people.generation,
+        "taken_at": found.taken_at,
+        "generation": found.generation,
         "providers": [{name: getattr(one, name) for name in FIELDS} for one in copy.providers],
-        "groups": copy.people.groups,
-        "users": copy.people.users,
+        "groups": [group_row(one) for one in found.groups],
+        "users": found.user_count,
+        "pages": [page.size for page in found.pages],
     }
+    numbers = (copy.census.pks, copy.census.digests, copy.census.standings)
+    octets = orjson.dumps(header)
+    pages = (found.spool.read(page) for page in found.pages)
+    body = b"".join((octets, *(one.tobytes() for one in numbers), *pages))
+    checksum = hashlib.blake2b(body, digest_size=16).digest()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = directory / f".{NAME}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
@@ -59,7 +72,8 @@ def save(directory: Path, source: str, copy: Copy) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
-            file.write(orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS))
+            file.write(MAGIC + HEAD.pack(checksum, len(octets)))
+            file.write(body)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(directory / NAME)
@@ -82,19 +96,44 @@ def load(directory: Path, source: str) -> Copy | None:
             raise BackendError(f"{path}: not ours alone to write, so it is not believed")
         octets = file.read()
     try:
-        shape = Shape(orjson.loads(octets), str(path))
-    except orjson.JSONDecodeError as exc:
+        return _read(octets, source, str(path))
+    except (ValueError, struct.error, DecodeError) as exc:
         raise BackendError(f"{path}: damaged") from exc
+
+
+def _read(octets: bytes, source: str, where: str) -> Copy | None:
+    """Raises BackendError, and ValueError, struct.error and DecodeError for what `save` did not write."""
+    if octets[: len(MAGIC)] != MAGIC:
+        return None
+    checksum, length = HEAD.unpack_from(octets, len(MAGIC))
+    body = memoryview(octets)[len(MAGIC) + HEAD.size :]
+    if hashlib.blake2b(body, digest_size=16).digest() != checksum:
+        raise ValueError("checksum")
+    shape = Shape(orjson.loads(body[:length]), where)
     if shape.raw("format") != FORMAT or shape.raw("source") != source:
         return None
-    pool: people.Pool = {}
-    groups = tuple(people.group(one, pool) for one in shape.children("groups"))
-    users = tuple(people.user(one, pool) for one in shape.children("users"))
+    count, at = shape.integer("users"), length
+    numbers = []
+    for code in "qQQ":
+        one = array(code)
+        one.frombytes(body[at : at + count * one.itemsize])
+        if len(one) != count:
+            raise ValueError("numbers")
+        numbers.append(one)
+        at += count * one.itemsize
+    spool = Spool()
+    pages = []
+    for size in shape.items("pages"):
+        if not isinstance(size, int) or not 0 <= size <= len(body) - at:
+            raise ValueError("pages")
+        pages.append(spool.append(bytes(body[at : at + size])))
+        at += size
+    groups = tuple(group_from(row) for row in shape.items("groups"))
     taken_at = shape.raw("taken_at")
     if not isinstance(taken_at, float | int):
-        raise BackendError(f"{path}: damaged")
-    found = People(users, groups, shape.integer("generation"), float(taken_at))
-    return Copy(found, tuple(_provider(one) for one in shape.children("providers")))
+        raise ValueError("taken_at")
+    found = PackedPeople(spool, tuple(pages), count, groups, shape.integer("generation"), float(taken_at))
+    return Copy(Census(found, *numbers), tuple(_provider(one) for one in shape.children("providers")))
 
 
 def _provider(shape: Shape) -> LdapProvider:

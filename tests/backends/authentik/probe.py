@@ -35,7 +35,7 @@ def tell(backend: AuthentikBackend, number: int, stall: float) -> None:
         "number": number,
         "rss_kib": resident_kib(),
         "cpu_s": usage.ru_utime + usage.ru_stime,
-        "users": len(people.users) if people else 0,
+        "users": people.user_count if people else 0,
         "generation": people.generation if people else 0,
         "ready": backend.readiness()["ldap"] == "",
         "stall_s": stall,
