@@ -1,4 +1,5 @@
 import dataclasses
+from ipaddress import ip_address
 
 import pytest
 
@@ -94,6 +95,34 @@ def test_rfc5080_2_2_2_a_retransmission_gets_the_identical_reply() -> None:
     assert observer.resends == 3
     assert not machine.finish(request, b"twice", 3.0)
     new(machine, machine.receive_datagram(login(), HOME, PATH, 12.0))
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "inside", "outside"),
+    [
+        ("192.168.128.0/24", "192.168.128.254/32", "192.168.128.254", "192.168.128.253"),
+        ("2001:db8:128::/64", "2001:db8:128::fe/128", "2001:db8:128::fe", "2001:db8:128::fd"),
+        ("192.168.128.0/24", "192.168.128.254/32", "::ffff:192.168.128.254", "::ffff:192.168.128.1"),
+    ],
+)
+def test_ten_thousand_requests_and_twenty_starts_never_choose_the_wrong_provider(
+    wide: str, narrow: str, inside: str, outside: str
+) -> None:
+    providers = [provider(1, wide, b"wide"), provider(2, narrow, b"narrow")]
+    requests = [login(identifier=n, authenticator=bytes([n] * 16), secret=b"narrow") for n in range(250)]
+    others = [login(identifier=n, authenticator=bytes([n] * 16), secret=b"wide") for n in range(250)]
+    for start in range(20):
+        observer = Recorder()
+        machine = Exchange(ClientTable(providers[:: 1 if start % 2 else -1]), observer)
+        for number in range(500):
+            found = machine.receive_datagram(requests[number % 250], ip_address(inside).packed, PATH, float(number))
+            assert isinstance(found, Request) and found.client.provider.pk == 2
+            found = machine.receive_datagram(others[number % 250], ip_address(outside).packed, b"\1", float(number))
+            assert isinstance(found, Request) and found.client.provider.pk == 1
+        assert not observer.drops
+        for swapped, address in ((requests[0], outside), (others[0], inside)):
+            assert machine.receive_datagram(swapped, ip_address(address).packed, PATH, 0.0) is None
+        assert observer.drops == {DropReason.BAD_MESSAGE_AUTHENTICATOR: 2}
 
 
 def test_a_new_authenticator_is_a_new_request_and_the_old_one_is_never_answered() -> None:

@@ -131,6 +131,69 @@ async def test_a_flipped_byte_anywhere_is_silence_and_a_counter(policy: str) -> 
             assert (await client.ask(request))[0] == Code.ACCESS_ACCEPT
 
 
+def unsigned(extra: bytes = b"", identifier: int = 1) -> bytes:
+    return login(sign=False, extra=extra, identifier=identifier)
+
+
+EAP = encode_attribute(79, b"\2\7\0\4")
+PROXIED = encode_attribute(33, b"via")
+STATUS = encode_request(12, 9, bytes(range(16)), PROXIED, SharedSecret(SECRET))
+NO_STATUS = encode_request(12, 9, bytes(range(16)), b"", SharedSecret(SECRET), sign=False)
+LAST_BODY = oracle.attribute(1, b"alice") + oracle.attribute(2, bytes(16))
+LAST = oracle.request(1, 3, bytes(16), LAST_BODY, SECRET, last=True)
+
+
+@pytest.mark.parametrize(("host", "source"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1")])
+@pytest.mark.parametrize("policy", ["auto", "require", "optional"])
+async def test_message_authenticator_matrix_over_the_wire(policy: str, host: str, source: str) -> None:
+    """Every reply begins with a valid Message-Authenticator (`ask` looks); silence has a counter and a line."""
+    wrong, missing, none = DropReason.BAD_MESSAGE_AUTHENTICATOR, DropReason.MISSING_MESSAGE_AUTHENTICATOR, None
+    absent = missing if policy == "require" else none
+    carrier = {"auto": DropReason.PROXY_STATE_WITHOUT_MESSAGE_AUTHENTICATOR, "require": missing, "optional": none}
+    cases: list[tuple[bytes, DropReason | None, int, bytes]] = [
+        (login(), none, Code.ACCESS_ACCEPT, b""),
+        (login(extra=PROXIED), none, Code.ACCESS_ACCEPT, PROXIED),
+        (LAST, none, Code.ACCESS_REJECT, b""),
+        (login(password="wrong", extra=PROXIED), none, Code.ACCESS_REJECT, PROXIED),
+        (login("carol", extra=PROXIED), none, Code.ACCESS_CHALLENGE, PROXIED),
+        (login(extra=EAP + PROXIED), none, Code.ACCESS_REJECT, PROXIED),
+        (CHAP, none, Code.ACCESS_REJECT, b""),
+        (STATUS, none, Code.ACCESS_ACCEPT, PROXIED),
+        (login()[:30] + bytes([login()[30] ^ 1]) + login()[31:], wrong, 0, b""),
+        (login(secret=b"another"), wrong, 0, b""),
+        (unsigned(), absent, Code.ACCESS_ACCEPT, b""),
+        (login("carol", sign=False), absent, Code.ACCESS_CHALLENGE, b""),
+        (login(password="wrong", sign=False), absent, Code.ACCESS_REJECT, b""),
+        (unsigned(PROXIED), carrier[policy], Code.ACCESS_ACCEPT, PROXIED),
+        (unsigned(EAP), DropReason.EAP_WITHOUT_MESSAGE_AUTHENTICATOR, 0, b""),
+        (NO_STATUS, DropReason.STATUS_WITHOUT_MESSAGE_AUTHENTICATOR, 0, b""),
+    ]
+    async with serving(provider(message_authenticator=policy), host="::") as bed:
+        bed.gate.users["carol"], bed.gate.codes["carol"] = b"wonderland", b"123456"
+        told: dict[DropReason, int] = {}
+        for data, drop, code, echoed in cases:
+            with bed.client(host, source) as client:
+                if drop is None:
+                    reply = await client.ask(data)
+                    assert reply[0] == code and reply.endswith(echoed)
+                    continue
+                told[drop] = told.get(drop, 0) + 1
+                client.send(data)
+                await bed.observer.until(lambda drop=drop: bed.observer.drops[drop] == told[drop])
+                assert client.is_silent()
+        assert bed.observer.drops == told
+        assert bed.observer.notices == [(drop, "app-1", source, 0) for drop in told]
+
+
+async def test_no_request_is_lost_of_a_device_that_signs_one_and_not_the_next() -> None:
+    async with serving() as bed:
+        with bed.client() as client:
+            for number in range(200):
+                request = login(sign=number % 3 == 0, identifier=number, authenticator=number.to_bytes(16))
+                assert (await client.ask(request))[0] == Code.ACCESS_ACCEPT
+        assert not bed.observer.drops and len(bed.gate.asked) == 200
+
+
 async def test_an_unreachable_backend_is_silence_and_a_retransmission_is_tried_again() -> None:
     async with serving() as bed:
         bed.gate.down = True
