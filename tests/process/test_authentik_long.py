@@ -31,7 +31,7 @@ QUICK, FULL = "quick", pytest.param("full", marks=[pytest.mark.slow, pytest.mark
 CROWDS = {"quick": (1_000, 50, 7, 20), "full": (100_000, 5_000, 200, 1_000)}
 """Users, groups, refreshes, users who log in."""
 START_TLS = "1.3.6.1.4.1.1466.20037"
-OK, UNAVAILABLE = 0, 52
+OK, BUSY, UNAVAILABLE = 0, 51, 52
 
 
 @contextlib.asynccontextmanager
@@ -168,6 +168,48 @@ async def test_a_hung_server_costs_each_of_many_binds_its_deadline_and_leaves_no
             resident.append(process.resident)
             assert (await decided(running, f"user{number}", "127.0.2.1"))[0] == OK, "and it is used again at once"
         assert resident[-1] - resident[0] < 4 << 20, resident
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_thousand_binds_at_a_server_that_is_too_slow_are_bounded_and_hold_up_nobody() -> None:
+    """Each login takes the server longer than its deadline: none is decided, few are asked, the rest is told so."""
+    stub = small()
+    for number in range(1_000):
+        stub.add_user(f"cold{number}", f"pw-cold{number}")
+    stub.add_user("warm", "pw-warm", can_search=True, password_change_date="2020-01-01T00:00:00Z")
+    loop = asyncio.get_running_loop()
+    async with stub, started(stub.url) as running:
+        await until_ready(running)
+        process = Process(running.process.pid)
+        warm = await connected(running)
+        assert await warm.bind(user_dn("warm"), "pw-warm") == OK
+        stub.flow_delay_s, before = 3.0, process.resident
+        stub.most_in_flight = 0
+        binds = [loop.create_task(decided(running, f"cold{n}", f"127.0.1.{1 + n % 250}")) for n in range(1_000)]
+        waited = []
+        while not all(bind.done() for bind in binds):
+            began = loop.time()
+            assert await warm.bind(user_dn("warm"), "pw-warm") == OK
+            assert (await warm.search(BASE, "(cn=warm)"))[0] == OK
+            waited.append(loop.time() - began)
+            await asyncio.sleep(0.02)
+        outcomes = [await bind for bind in binds]
+        codes = Counter(code for code, _ in outcomes)
+        waited.sort()
+        longest, p99 = max(took for _, took in outcomes), waited[int(len(waited) * 0.99)]
+        print(f"{dict(codes)}, longest {longest:.1f} s, at most {stub.most_in_flight} at the server")
+        print(f"warm bind and search meanwhile: p99 {p99 * 1e3:.1f} ms")
+        assert set(codes) <= {BUSY, UNAVAILABLE}
+        assert longest < 25
+        assert stub.most_in_flight <= 140
+        assert p99 < 0.5
+        stub.flow_delay_s = 0.0
+        await stub.until(lambda: stub.in_flight == 0)
+        await process.until_idle()
+        assert process.resident - before < 32 << 20
+        assert (await decided(running, "user0", "127.0.2.1"))[0] == OK
+        await warm.close()
 
 
 @dataclass
