@@ -196,7 +196,7 @@ class Appliance:
         def state() -> State:
             return State(
                 threshold=log.threshold,
-                is_connected=self._gate.is_connected,
+                trusted_since=self._gate.trusted_since,
                 can_change_passwords=self._gate.can_change_passwords(),
                 readiness=dict(self._backend.readiness()),
                 outposts={service: source.outpost_name(service) for service in SERVICES},

@@ -23,6 +23,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from outpost import __version__
 from outpost.app import hardening
 from outpost.app.servers import LDAP_LISTENERS, Options, People, Servers
+from outpost.credentials.cache import NEVER
 from outpost.errors import ConfigError, DecodeError
 from outpost.observe import logs
 from outpost.observe.logs import LogWriter
@@ -211,7 +212,7 @@ class Worker:
         self._state = state
         self._heard_at = asyncio.get_running_loop().time()
         self._log.threshold = state.threshold
-        self._front.set_state(is_connected=state.is_connected, can_change_passwords=state.can_change_passwords)
+        self._front.set_state(trusted_since=state.trusted_since, can_change_passwords=state.can_change_passwords)
         self.post(words.Alive())
 
     def _serve(self, said: words.Serve) -> None:
@@ -231,7 +232,7 @@ class Worker:
         self._log.put("error", LOGGER, "the parent process is gone", {"why": why} if why else {})
         self._status, self._drain_s, self._linger_s = 1, 0.0, 0.0
         self._calls.lose()
-        self._front.set_state(is_connected=False, can_change_passwords=False)
+        self._front.set_state(trusted_since=NEVER, can_change_passwords=False)
         self._stopping.set()
 
     async def _watch(self) -> None:
@@ -239,7 +240,7 @@ class Worker:
         while True:
             await asyncio.sleep(WATCH_S)
             if loop.time() - self._heard_at > SILENCE_S:
-                self._front.set_state(is_connected=False, can_change_passwords=False)
+                self._front.set_state(trusted_since=NEVER, can_change_passwords=False)
 
     def _numbers(self, identifier: int) -> Numbers:
         servers = () if self._servers is None else self._servers.families()

@@ -402,9 +402,9 @@ class Gate:
         return self._cache.find(self._cache.key(service_of(provider), provider.pk, username, secret.reveal()))
 
     @property
-    def is_connected(self) -> bool:
-        """Whether revocations arrive."""
-        return self._cache.is_connected
+    def trusted_since(self) -> float:
+        """Since when revocations arrive, on the gate's clock; infinite while they do not."""
+        return self._cache.believed.trusted_since
 
     def set_connected(self, connected: bool) -> None:
         """Whether the backend would learn of a revocation at once. Until this is called it is taken for deaf.

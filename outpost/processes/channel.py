@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections import deque
@@ -66,7 +67,7 @@ class Channel:
             except BlockingIOError:
                 self._loop.add_writer(self._sock.fileno(), self._writable)
             except OSError as error:
-                self._end(f"it cannot be written to: {os.strerror(error.errno or 0)}")
+                self._end(_reason("written to", error))
                 return
             else:
                 return
@@ -111,7 +112,7 @@ class Channel:
             except DecodeError as error:
                 self._end(f"it sent {error}")
             except OSError as error:
-                self._end(f"it cannot be read from: {os.strerror(error.errno or 0)}")
+                self._end(_reason("read from", error))
 
     def _writable(self) -> None:
         while self._queue:
@@ -121,7 +122,7 @@ class Channel:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                self._end(f"it cannot be written to: {os.strerror(error.errno or 0)}")
+                self._end(_reason("written to", error))
                 return
             self._queue.popleft()
             self._queued -= len(first.body)
@@ -133,3 +134,8 @@ class Channel:
         if self._is_open:
             self.close()
             self._closed(why)
+
+
+def _reason(what: str, error: OSError) -> str:
+    is_gone = error.errno in {errno.EPIPE, errno.ECONNRESET}
+    return "" if is_gone else f"it cannot be {what}: {os.strerror(error.errno or 0)}"

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import final
 
 from outpost.credentials._believed import Entry
-from outpost.credentials.cache import CredentialsCache
+from outpost.credentials.cache import NEVER, CredentialsCache
 from outpost.credentials.gate import GateSettings, is_cached, service_of
 from outpost.errors import BackendError, BackendTimeout, LimitExceeded
 from outpost.identity import (
@@ -160,9 +160,12 @@ class Front:
         """Believe the user's other secrets no more without asking."""
         self._cache.doubt(user_pk, mark, self._clock())
 
-    def set_state(self, *, is_connected: bool, can_change_passwords: bool) -> None:
-        """Whether revocations arrive, and passwords can be changed now."""
-        self._cache.set_connected(is_connected, self._clock())
+    def set_state(self, *, trusted_since: float, can_change_passwords: bool) -> None:
+        """Since when revocations arrive (infinite: they do not), and whether passwords can be changed now."""
+        # Both, since they may have ceased and begun again unnoticed.
+        self._cache.set_connected(False, 0.0)
+        if trusted_since != NEVER:
+            self._cache.set_connected(True, trusted_since)
         self._can_change_passwords = can_change_passwords
 
     # -- life -----------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 import time
 from collections import Counter
@@ -70,6 +72,7 @@ class Member:
         self.over = asyncio.Event()
         """Its process has ended; `status` tells how."""
         self.status = 0
+        self.is_killed = False
         self._is_serving = False
         self._process = child.process
         self._desk = desk
@@ -108,8 +111,11 @@ class Member:
 
     def kill(self) -> None:
         """End it at once."""
+        self.is_killed = True
         if self._process.returncode is None:
-            self._process.send_signal(signal.SIGKILL)
+            # Not by the process object, which would collect the exit status that somebody else waits for.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     # -- inside -----------------------------------------------------------------------------------
 

@@ -365,6 +365,6 @@ class Team:
                 member.tell(state)
                 member.unanswered += 1
                 allowed = SILENT_TICKS if member.is_serving else SILENT_TICKS + START_S / TICK_S
-                if member.unanswered > allowed:
+                if member.unanswered > allowed and not member.is_killed:
                     self._log.put("error", LOGGER, "a worker does not answer", {"worker": member.number})
                     member.kill()

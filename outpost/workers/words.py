@@ -93,8 +93,8 @@ class State:
 
     threshold: int
     """Number of the least important level that is logged."""
-    is_connected: bool
-    """Revocations arrive."""
+    trusted_since: float
+    """Since when revocations arrive, on the machine's monotonic clock; infinite while they do not."""
     can_change_passwords: bool
     readiness: Mapping[str, str]
     outposts: Mapping[str, str]
