@@ -284,3 +284,4 @@ cdef class Inbox:
 
     cdef int reserve(self, Py_ssize_t room) except -1
     cdef int replace(self, Py_ssize_t size) except -1
+    cpdef received(self, Py_ssize_t count)

@@ -705,7 +705,7 @@ cdef class Inbox:
         self.block.offset = self.end
         return PyMemoryView_FromObject(self.block)
 
-    def received(self, Py_ssize_t count):
+    cpdef received(self, Py_ssize_t count):
         if count < 0 or count > self.block.size - self.end:
             raise ValueError("more octets received than there was room for")
         self.end += count

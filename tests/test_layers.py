@@ -39,6 +39,7 @@ LADDER: list[set[str]] = [
         "credentials.gate",
         "ldap.server",
         "ldap.channel",
+        "ldap._hotpath",
         "ldap.directories",
         "ldap.compiler",
         "ldap.compiler_process",

@@ -43,6 +43,9 @@ cdef class Believed:
     )
     cdef bint holds(self, Entry entry, double now, str address)
     # The login if it is believed and not due to be verified again; then it counts as a hit. None changes nothing.
-    cdef object known(self, Who who, const uint8_t *secret, Py_ssize_t size, double now, str address)
+    cdef object known(
+        self, Who who, const uint8_t *name, Py_ssize_t name_size, const uint8_t *secret, Py_ssize_t size, double now,
+        str address
+    )
     cdef void link(self, Entry entry) noexcept
     cdef void unlink(self, Entry entry) noexcept

@@ -184,10 +184,11 @@ cdef class Believed:
             return False
         return entry.address is None or entry.address == address
 
-    cdef object known(self, Who who, const uint8_t *secret, Py_ssize_t size, double now, str address):
-        cdef bytes key = self.hashed(
-            who.service, who.provider_pk, <const uint8_t *>PyBytes_AS_STRING(who.name), PyBytes_GET_SIZE(who.name), secret, size
-        )
+    cdef object known(
+        self, Who who, const uint8_t *name, Py_ssize_t name_size, const uint8_t *secret, Py_ssize_t size, double now,
+        str address
+    ):
+        cdef bytes key = self.hashed(who.service, who.provider_pk, name, name_size, secret, size)
         cdef PyObject *found = PyDict_GetItemWithError(self.entries, key)
         cdef Entry entry
         if found == NULL:

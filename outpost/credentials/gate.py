@@ -21,7 +21,7 @@ from typing import Any, final
 
 import structlog
 
-from outpost.credentials._believed import Entry
+from outpost.credentials._believed import Believed, Entry, Who
 from outpost.credentials.cache import CacheSettings, CredentialsCache
 from outpost.credentials.limiter import Attempt, Damper, Limiter, LimiterSettings
 from outpost.errors import BackendError, BackendTimeout, BackendUnavailable, OutpostError
@@ -162,7 +162,7 @@ class Gate:
         self._passwords = passwords
         self._certificates = certificates
         self._settings = settings
-        self._clock = clock
+        self.clock = self._clock = clock
         self._epoch = epoch
         self._sleep = sleep
         self._cache = CredentialsCache(settings.cache, random(32) if hash_key is None else hash_key)
@@ -182,6 +182,15 @@ class Gate:
         self._refreshed = self._refresh_refused = self._offline = self._raced = self._bugs = 0
 
     # -- logins ---------------------------------------------------------------------------------------
+
+    @property
+    def believed(self) -> Believed:
+        """Remembered logins, for whoever answers requests in C: a hit there is what `known` would say."""
+        return self._cache.believed
+
+    def whom(self, provider: Provider, username: str) -> Who | None:
+        """What to look somebody up by in `believed`; None if his logins are not remembered."""
+        return Who(service_of(provider), provider.pk, username) if is_cached(provider, self._settings) else None
 
     def known(self, provider: Provider, username: str, secret: bytes, source: Source) -> Accepted | None:
         """The decision if it may be given without asking anybody; otherwise call `authenticate`.

@@ -43,6 +43,9 @@ cdef enum:
 
     CHECKSUM_FROM = 24
     DN_CACHE = 4096
+    ALL_USER = 1
+    ALL_OPERATIONAL = 2
+    LONGEST_SIMPLE = 256        # octets of a DN that is worth a look whether it is in normal form
     K_CASE_IGNORE = 0
     K_CASE_EXACT = 1
     K_INTEGER = 2
@@ -162,6 +165,63 @@ cdef inline uint32_t value_at(Snapshot s, const Values *values, uint32_t i) noex
 
 cdef inline uint8_t lower(uint8_t c) noexcept nogil:
     return c | 0x20 if 0x41 <= c <= 0x5A else c
+
+
+cdef inline bint is_simple(uint8_t c) noexcept nogil:
+    return 0x61 <= c <= 0x7A or 0x30 <= c <= 0x39 or c == 0x2E or c == 0x5F or c == 0x40 or c == 0x2D
+
+
+cdef bint put_simple_dn(const uint8_t *dn, Py_ssize_t size, uint8_t *out) noexcept nogil:
+    """The normal form of a DN that has it once it is in lower case (`outpost.ldap.dn.SIMPLE`); False for others."""
+    cdef Py_ssize_t i = 0, start
+    cdef int rdns = 0
+    while i < size:
+        out[i] = lower(dn[i])
+        i += 1
+    i = 0
+    while True:
+        rdns += 1
+        if rdns > 64 or size - i < 3:
+            return False
+        if out[i + 1] == 0x3D:
+            if out[i] != 0x6F:                                                  # o
+                return False
+            i += 2
+        elif out[i + 2] == 0x3D:
+            if not ((out[i] == 0x63 and out[i + 1] == 0x6E) or (out[i] == 0x6F and out[i + 1] == 0x75)
+                    or (out[i] == 0x64 and out[i + 1] == 0x63)):                # cn, ou, dc
+                return False
+            i += 3
+        elif size - i > 4 and out[i] == 0x75 and out[i + 1] == 0x69 and out[i + 2] == 0x64 and out[i + 3] == 0x3D:
+            i += 4
+        else:
+            return False
+        start = i
+        while i < size and out[i] != 0x2C:
+            if not is_simple(out[i]):
+                # Single spaces inside.
+                if out[i] != 0x20 or i == start or out[i - 1] == 0x20 or i + 1 == size or out[i + 1] == 0x2C:
+                    return False
+            i += 1
+        if i == start:
+            return False
+        if i == size:
+            return True
+        i += 1
+
+
+cdef Py_ssize_t put_folded(const uint8_t *p, Py_ssize_t size, uint8_t *out) noexcept nogil:
+    """The normal form of a value that ignores case and is printable ASCII with single spaces inside; -1 for others."""
+    cdef Py_ssize_t i
+    cdef uint8_t c
+    cdef uint8_t last = 0x20
+    for i in range(size):
+        c = p[i]
+        if c < 0x20 or c > 0x7E or (c == 0x20 and last == 0x20):
+            return -1
+        out[i] = lower(c)
+        last = c
+    return -1 if last == 0x20 else size
 
 
 cdef class _Buffer:
@@ -517,13 +577,6 @@ cdef const char *check_arena(Checked *c, uint64_t size) noexcept nogil:
     return wrong
 
 
-cdef struct Output:
-    uint8_t *data
-    Py_ssize_t size
-    Py_ssize_t room
-    uint8_t fixed[4096]
-
-
 @cython.final
 cdef class Snapshot:
     cdef object keep                # the arena's owner
@@ -667,11 +720,23 @@ cdef class Snapshot:
             slot = slot + 1 if slot + 1 < slots else 0
         return -1
 
+    cdef Py_ssize_t find_dn_at(self, const uint8_t *dn, Py_ssize_t size) except -2:
+        """The same of octets."""
+        cdef uint8_t[LONGEST_SIMPLE] normal
+        if size <= LONGEST_SIMPLE and put_simple_dn(dn, size, normal):
+            return self.find_normal_dn(normal, size)
+        return self.find_dn(dn[:size])
+
     cdef Py_ssize_t find_dn(self, bytes dn) except -2:
         """Index of the entry with this DN, or -1. Raises DecodeError if it is no DN."""
-        cdef object found = self.dn_cache.get(dn)
+        cdef object found
         cdef bytes normal
         cdef Py_ssize_t index
+        cdef uint8_t[LONGEST_SIMPLE] simple
+        index = PyBytes_GET_SIZE(dn)
+        if index <= LONGEST_SIMPLE and put_simple_dn(<const uint8_t *>PyBytes_AS_STRING(dn), index, simple):
+            return self.find_normal_dn(simple, index)
+        found = self.dn_cache.get(dn)
         if found is not None:
             return <Py_ssize_t>found
         normal = normalise(dn)
@@ -931,6 +996,7 @@ cdef class Snapshot:
     def matches(self, View view not None, bytes dn not None, bytes filter not None):
         """Whether the entry exists in the view and the filter is TRUE for it; None if there is no such entry."""
         cdef Search search
+        cdef Span octets
         cdef Py_ssize_t index = self.find_dn(dn)
         if view.snapshot is not self:
             raise ValueError("a view of another snapshot")
@@ -939,7 +1005,9 @@ cdef class Snapshot:
         search = Search.__new__(Search)
         search.snapshot = self
         search.view = view
-        search.compile(filter)
+        octets.pos = <const uint8_t *>PyBytes_AS_STRING(filter)
+        octets.end = octets.pos + PyBytes_GET_SIZE(filter)
+        search.compile(&octets)
         return search.test(entry_at(self, <uint32_t>index), search.root) == TRUE
 
     def matched_dn(self, View view not None, bytes dn not None):
@@ -952,17 +1020,27 @@ cdef class Snapshot:
         return search.match_dn(dn)
 
     def compare(self, View view not None, bytes dn not None, bytes attribute not None, bytes assertion_value not None):
-        cdef Py_ssize_t index = self.find_dn(dn)
-        cdef int a
+        cdef Span type, value
+        type.pos = <const uint8_t *>PyBytes_AS_STRING(attribute)
+        type.end = type.pos + PyBytes_GET_SIZE(attribute)
+        value.pos = <const uint8_t *>PyBytes_AS_STRING(assertion_value)
+        value.end = value.pos + PyBytes_GET_SIZE(assertion_value)
+        return self.compare_entry(view, self.find_dn(dn), &type, &value)
+
+    cdef int compare_entry(self, View view, Py_ssize_t index, const Span *attribute, const Span *value) except -1:
+        cdef int a, kind
         cdef Entry *e
         cdef const Item *item
         cdef Values values
         cdef uint32_t norm = 0
+        cdef uint8_t[LONGEST_SIMPLE] folded
+        cdef Py_ssize_t size = value.end - value.pos
+        cdef bytes normal
         if view.snapshot is not self:
             raise ValueError("a view of another snapshot")
         if index < 0 or not view.holds(<uint32_t>index):
             return 32
-        a = self.attribute_of(<const uint8_t *>PyBytes_AS_STRING(attribute), PyBytes_GET_SIZE(attribute))
+        a = self.attribute_of(attribute.pos, attribute.end - attribute.pos)
         if a < 0:
             return 17
         e = entry_at(self, <uint32_t>index)
@@ -972,10 +1050,14 @@ cdef class Snapshot:
         view.values_of(e, item, &values)
         if values.count == 0:
             return 16
-        normal = normal_form(attribute_at(self, a).kind, assertion_value)
-        if normal is None:
-            return 21
-        norm = self.find_value(attribute_at(self, a).kind, <const uint8_t *>PyBytes_AS_STRING(<bytes>normal), PyBytes_GET_SIZE(<bytes>normal))
+        kind = attribute_at(self, a).kind
+        if kind == K_CASE_IGNORE and size <= LONGEST_SIMPLE and put_folded(value.pos, size, folded) >= 0:
+            norm = self.find_value(kind, folded, size)
+        else:
+            normal = normal_form(kind, value.pos[:size])
+            if normal is None:
+                return 21
+            norm = self.find_value(kind, <const uint8_t *>PyBytes_AS_STRING(normal), PyBytes_GET_SIZE(normal))
         if norm and self.holds_norm(&values, norm, self.named_by(a, norm)):
             return 6
         return 5
@@ -1072,13 +1154,13 @@ cdef class Search:
     cdef Py_ssize_t scratch_used, scratch_room
     cdef list kept                      # normal forms made elsewhere, and sets
     cdef int root
-    cdef bytes filter
     cdef uint32_t *owned                # candidates that this search made
     cdef const uint32_t *candidates     # NULL: every entry from `at` to `stop`
     cdef uint32_t at, stop              # index into candidates, or entries
     cdef uint32_t lo, hi, parent
     cdef bint one_level
     cdef uint8_t *selected              # per attribute
+    cdef Py_ssize_t selected_room
     cdef bint types_only
     cdef uint32_t message_id
     cdef uint32_t limit
@@ -1108,6 +1190,7 @@ cdef class Search:
     ) except -1:
         cdef Py_ssize_t base
         cdef uint32_t server = size_limit
+        cdef Span filter
         self.snapshot = snapshot
         self.view = view
         self.message_id = request.message_id
@@ -1122,18 +1205,57 @@ cdef class Search:
             self.matched_dn = self.match_dn(request.base_object)
             return 0
         self.select(attributes)
-        self.compile(request.filter)
-        self.lo = <uint32_t>base
-        self.hi = entry_at(snapshot, <uint32_t>base).end
-        self.parent = <uint32_t>base
-        self.one_level = request.scope == 1
-        if request.scope == 0:
+        filter.pos = <const uint8_t *>PyBytes_AS_STRING(request.filter)
+        filter.end = filter.pos + PyBytes_GET_SIZE(request.filter)
+        self.compile(&filter)
+        self.enter(<uint32_t>base, request.scope)
+        return 0
+
+    cdef int enter(self, uint32_t base, int scope) except -1:
+        """The candidates from `base` on."""
+        self.lo = base
+        self.hi = entry_at(self.snapshot, base).end
+        self.parent = base
+        self.one_level = scope == 1
+        if scope == 0:
             self.hi = self.lo + 1
         elif self.one_level:
             # RFC 4511 4.5.1.2: the base itself is not part of singleLevel.
             self.lo += 1
-        self.choose()
-        return 0
+        return self.choose()
+
+    cdef bint plan_again(
+        self, Snapshot snapshot, View view, uint32_t message_id, const Span *base, int scope, bint types_only, uint32_t limit,
+        const Span *filter, const Span *attributes
+    ) except -1:
+        cdef Py_ssize_t index = snapshot.find_dn_at(base.pos, base.end - base.pos)
+        if view.snapshot is not snapshot:
+            raise ValueError("a view of another snapshot")
+        if index < 0 or not view.holds(<uint32_t>index):
+            return False
+        self.filter_count = 0
+        self.piece_count = self.scratch_used = 0
+        self.kept = None
+        self.result_code = 0
+        self.sent = 0
+        self.finished = False
+        PyMem_Free(self.owned)
+        self.owned = NULL
+        self.snapshot = snapshot
+        self.view = view
+        self.message_id = message_id
+        self.types_only = types_only
+        self.limit = limit
+        self.select_at(attributes)
+        self.compile(filter)
+        self.enter(<uint32_t>index, scope)
+        return True
+
+    cdef void rest(self) noexcept:
+        """Hold nothing of a search that is over; it may be used again."""
+        self.snapshot = None
+        self.view = None
+        self.kept = None
 
     cdef bytes match_dn(self, bytes dn):
         """The nearest existing ancestor (RFC 4511 4.1.9), as far as the view shows it."""
@@ -1151,66 +1273,93 @@ cdef class Search:
             i += 1
         return b""
 
+    cdef int nothing_selected(self) except -1:
+        cdef Py_ssize_t n = self.snapshot.header.attribute_count
+        cdef void *p
+        if n > self.selected_room:
+            p = PyMem_Realloc(self.selected, n)
+            if p == NULL:
+                raise MemoryError()
+            self.selected = <uint8_t *>p
+            self.selected_room = n
+        memset(self.selected, 0, n)
+        return 0
+
     cdef int select(self, tuple attributes) except -1:
         """RFC 4511 4.5.1.8 and RFC 3673: names, `*`, `+`, `1.1`."""
-        cdef Py_ssize_t n = self.snapshot.header.attribute_count
-        cdef uint32_t i
-        cdef int a
-        cdef bint users = False, operational = False
-        cdef Py_ssize_t size
-        cdef const uint8_t *p
-        cdef const uint8_t *end
-        cdef const uint8_t *comma
-        self.selected = <uint8_t *>PyMem_Malloc(n)
-        if self.selected == NULL:
-            raise MemoryError()
-        memset(self.selected, 0, n)
-        if not attributes:
-            users = True
+        cdef int all = 0 if attributes else ALL_USER
+        self.nothing_selected()
         for wanted in attributes:
-            p = <const uint8_t *>PyBytes_AS_STRING(<bytes>wanted)
-            end = p + PyBytes_GET_SIZE(<bytes>wanted)
-            if p == end and len(attributes) == 1:
-                users = True
-            # Some clients put a whole list into one name.
-            while p < end:
-                comma = p
-                while comma < end and comma[0] != 0x2C:
-                    comma += 1
-                while p < comma and p[0] == 0x20:
-                    p += 1
-                size = comma - p
-                while size and p[size - 1] == 0x20:
-                    size -= 1
-                if size == 1 and p[0] == 0x2A:
-                    users = True
-                elif size == 1 and p[0] == 0x2B:
-                    operational = True
-                else:
-                    a = self.snapshot.attribute_of(p, size)
-                    if a >= 0:
-                        self.selected[a] = 1
-                p = comma + 1
-        if users or operational:
-            for i in range(n):
+            if not <bytes>wanted and len(attributes) == 1:
+                all |= ALL_USER
+            all |= self.select_name(<const uint8_t *>PyBytes_AS_STRING(<bytes>wanted), PyBytes_GET_SIZE(<bytes>wanted))
+        return self.select_all(all)
+
+    cdef int select_at(self, const Span *attributes) except -1:
+        """The same of encoded names."""
+        cdef Span s = attributes[0], name
+        cdef int all = ALL_USER if s.pos == s.end else 0
+        cdef bint is_first = True
+        self.nothing_selected()
+        while s.pos < s.end:
+            span_enter(&s, 0x04, &name)
+            if is_first and s.pos == s.end and name.pos == name.end:
+                all |= ALL_USER
+            is_first = False
+            all |= self.select_name(name.pos, name.end - name.pos)
+        return self.select_all(all)
+
+    cdef int select_name(self, const uint8_t *p, Py_ssize_t octets) noexcept:
+        """One attribute description; which of the wholes it means."""
+        cdef const uint8_t *end = p + octets
+        cdef const uint8_t *comma
+        cdef Py_ssize_t size
+        cdef int a, all = 0
+        # Some clients put a whole list into one name.
+        while p < end:
+            comma = p
+            while comma < end and comma[0] != 0x2C:
+                comma += 1
+            while p < comma and p[0] == 0x20:
+                p += 1
+            size = comma - p
+            while size and p[size - 1] == 0x20:
+                size -= 1
+            if size == 1 and p[0] == 0x2A:
+                all |= ALL_USER
+            elif size == 1 and p[0] == 0x2B:
+                all |= ALL_OPERATIONAL
+            else:
+                a = self.snapshot.attribute_of(p, size)
+                if a >= 0:
+                    self.selected[a] = 1
+            p = comma + 1
+        return all
+
+    cdef int select_all(self, int all) noexcept:
+        cdef uint32_t i
+        if all:
+            for i in range(self.snapshot.header.attribute_count):
                 if attribute_at(self.snapshot, i).flags & FLAG_OPERATIONAL:
-                    self.selected[i] |= operational
+                    self.selected[i] |= (all & ALL_OPERATIONAL) != 0
                 else:
-                    self.selected[i] |= users
+                    self.selected[i] |= (all & ALL_USER) != 0
         return 0
 
     # -- compiling the filter ---------------------------------------------------------------------
 
-    cdef int compile(self, bytes filter) except -1:
-        cdef Span s
-        self.filter = filter
+    cdef int compile(self, const Span *filter) except -1:
+        """Nothing of the filter's octets is needed behind this."""
+        cdef Span s = filter[0]
+        cdef Py_ssize_t room = filter.end - filter.pos
+        cdef void *p
         self.kept = []
-        s.pos = <const uint8_t *>PyBytes_AS_STRING(filter)
-        s.end = s.pos + PyBytes_GET_SIZE(filter)
-        self.scratch_room = PyBytes_GET_SIZE(filter) + 16
-        self.scratch = <uint8_t *>PyMem_Malloc(self.scratch_room)
-        if self.scratch == NULL:
-            raise MemoryError()
+        if room > self.scratch_room:
+            p = PyMem_Realloc(self.scratch, room + 64)
+            if p == NULL:
+                raise MemoryError()
+            self.scratch = <uint8_t *>p
+            self.scratch_room = room + 64
         self.root = self.compile_one(&s)
         return 0
 
@@ -1296,23 +1445,9 @@ cdef class Search:
         """A node for one attribute value assertion; its normal form becomes the node's only piece."""
         cdef int index
         cdef const uint8_t *p = value.pos
-        cdef Py_ssize_t size = value.end - value.pos, i
-        cdef uint8_t *out
-        cdef uint8_t c
-        cdef uint8_t last = 0x20
-        cdef bint plain = kind == K_CASE_IGNORE and size > 0
-        out = self.scratch + self.scratch_used
-        if plain:
-            for i in range(size):
-                c = p[i]
-                if c < 0x20 or c > 0x7E or (c == 0x20 and last == 0x20):
-                    plain = False
-                    break
-                out[i] = lower(c)
-                last = c
-            if last == 0x20:
-                plain = False
-        if plain:
+        cdef Py_ssize_t size = value.end - value.pos
+        cdef uint8_t *out = self.scratch + self.scratch_used
+        if kind == K_CASE_IGNORE and put_folded(p, size, out) >= 0:
             self.scratch_used += size
             p = out
         else:
@@ -1959,45 +2094,51 @@ cdef class Search:
     # -- reading ----------------------------------------------------------------------------------
 
     def read(self, Py_ssize_t size, Py_ssize_t examined=0, Py_ssize_t entries=0):
+        cdef uint8_t[4096] room
         cdef Output out
-        cdef uint32_t index
-        cdef Entry *e
-        cdef Py_ssize_t tested = 0, written = 0
         if self.finished:
             return b""
-        out.data = out.fixed
+        out.data = out.fixed = room
         out.size = 0
-        out.room = sizeof(out.fixed)
+        out.room = sizeof(room)
         try:
-            while True:
-                if self.at >= self.stop:
-                    self.finished = True
-                    break
-                if out.size >= size or (examined and tested >= examined) or (entries and written >= entries):
-                    break
-                index = self.at if self.candidates == NULL else self.candidates[self.at]
-                self.at += 1
-                if index < self.lo or index >= self.hi:
-                    continue
-                e = entry_at(self.snapshot, index)
-                if self.one_level and e.parent != self.parent:
-                    if self.candidates == NULL and e.end > index:
-                        self.at = e.end
-                    continue
-                tested += 1
-                if self.test(e, self.root) != TRUE:
-                    continue
-                if self.limit and self.sent >= self.limit:
-                    self.result_code = 4
-                    self.finished = True
-                    break
-                self.put_entry(e, &out)
-                self.sent += 1
-                written += 1
+            self.put_entries(&out, size, examined, entries)
             return PyBytes_FromStringAndSize(<char *>out.data, out.size)
         finally:
             if out.data != out.fixed:
                 PyMem_Free(out.data)
+
+    cdef int put_entries(self, Output *out, Py_ssize_t size, Py_ssize_t examined, Py_ssize_t entries) except -1:
+        """What `read` returns, behind what `out` holds already."""
+        cdef uint32_t index
+        cdef Entry *e
+        cdef Py_ssize_t tested = 0, written = 0, end = out.size + size
+        while True:
+            if self.at >= self.stop:
+                self.finished = True
+                break
+            if out.size >= end or (examined and tested >= examined) or (entries and written >= entries):
+                break
+            index = self.at if self.candidates == NULL else self.candidates[self.at]
+            self.at += 1
+            if index < self.lo or index >= self.hi:
+                continue
+            e = entry_at(self.snapshot, index)
+            if self.one_level and e.parent != self.parent:
+                if self.candidates == NULL and e.end > index:
+                    self.at = e.end
+                continue
+            tested += 1
+            if self.test(e, self.root) != TRUE:
+                continue
+            if self.limit and self.sent >= self.limit:
+                self.result_code = 4
+                self.finished = True
+                break
+            self.put_entry(e, out)
+            self.sent += 1
+            written += 1
+        return 0
 
     cdef int put_entry(self, const Entry *e, Output *out) except -1:
         """One SearchResultEntry message (RFC 4511 4.5.2)."""
@@ -2097,6 +2238,40 @@ cdef class Search:
             memcpy(p, tlv, n)
             p += n
         return p
+
+
+# -- for those who answer requests in C --------------------------------------------------------------
+
+cdef int compare_at(object snapshot, object view, const Span *dn, const Span *attribute, const Span *value) except -1:
+    cdef Snapshot s = <Snapshot>snapshot
+    return s.compare_entry(<View>view, s.find_dn_at(dn.pos, dn.end - dn.pos), attribute, value)
+
+
+cdef object idle_search():
+    return Search.__new__(Search)
+
+
+cdef bint plan_search(
+    object search, object snapshot, object view, uint32_t message_id, const Span *base, int scope, bint types_only,
+    uint32_t limit, const Span *filter, const Span *attributes
+) except -1:
+    return (<Search>search).plan_again(
+        <Snapshot>snapshot, <View>view, message_id, base, scope, types_only, limit, filter, attributes
+    )
+
+
+cdef bint read_search(
+    object search, Output *out, Py_ssize_t size, Py_ssize_t examined, uint32_t *sent, int *code
+) except -1:
+    cdef Search s = <Search>search
+    s.put_entries(out, size, examined, 0)
+    sent[0] = s.sent
+    code[0] = s.result_code
+    return s.finished
+
+
+cdef void rest_search(object search) noexcept:
+    (<Search>search).rest()
 
 
 cdef uint8_t *reserve(Output *out, Py_ssize_t more) except NULL:

@@ -11,6 +11,7 @@ from typing import Protocol, cast, final
 from outpost._fastber import AbandonRequest, BindRequest, Limits, Request, UnbindRequest
 from outpost.errors import LimitExceeded, ProtocolError, SequenceError
 from outpost.ldap import results
+from outpost.ldap._hotpath import HotPath, Wire
 from outpost.ldap.certificates import ClientCertificate
 from outpost.ldap.connection import Connection, notice, notice_of
 from outpost.ldap.observer import LdapObserver
@@ -29,6 +30,7 @@ class Host(Protocol):
 
     service: LdapService
     observer: LdapObserver
+    hotpath: HotPath
     clock: Callable[[], float]
     limits: Limits
     """Of what an anonymous client may send."""
@@ -51,7 +53,7 @@ class Host(Protocol):
 
 
 @final
-class Channel(asyncio.BufferedProtocol):
+class Channel(Wire, asyncio.BufferedProtocol):
     """Serves one client. Nothing that happens here reaches another connection."""
 
     def __init__(self, host: Host, address: str, listener: str) -> None:
@@ -60,25 +62,18 @@ class Channel(asyncio.BufferedProtocol):
         self._observer = host.observer
         self._clock = host.clock
         self._loop = asyncio.get_running_loop()
-        self._connection = Connection(host.limits, host.outstanding)
-        self._inbox = self._connection.inbox
-        self.session = Session(address, is_secure=listener == "ldaps")
+        self._connection = connection = Connection(host.limits, host.outstanding)
+        session = Session(address, is_secure=listener == "ldaps")
+        super().__init__(host.hotpath, session, connection.inbox, connection.running)
         self._listener = listener
-        self._transport: asyncio.Transport | None = None
         self._tasks: dict[int, tuple[Request, asyncio.Task[None]]] = {}
         self._listings: deque[tuple[Request, Listing]] = deque()
         self._pump_handle: asyncio.Handle | None = None
         self._upgrade: asyncio.Task[None] | None = None
-        self._is_reading = True
         self._is_deaf = False
         """The client sent its last octet."""
-        self._is_closing = False
-        self._is_draining = False
         self._why = "lost"
         self.active_at = self._clock()
-        """When octets last came in, or went out of a queue that was full."""
-        self.stalled_at: float | None = None
-        """Since when the client does not take what it asked for."""
 
     # -- the transport's side ---------------------------------------------------------------------
 
@@ -89,22 +84,13 @@ class Channel(asyncio.BufferedProtocol):
         self.session.certificate = self._host.certificate(there)
         self._observer.connected(self._listener)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Room for octets."""
+    def _make_room(self, sizehint: int) -> memoryview:
         try:
             return self._inbox.buffer(sizehint)
         except LimitExceeded as error:
             # Reading is paused long before; a transport that does not care is told to stop.
             self._break(error)
             return memoryview(bytearray(4096))
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Octets came."""
-        if self._is_closing:
-            return
-        self._inbox.received(nbytes)
-        self.active_at = self._clock()
-        self._turn()
 
     def eof_received(self) -> bool:
         """The client half-closed: answer what it asked, then close."""

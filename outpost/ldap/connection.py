@@ -41,34 +41,30 @@ class Connection:
     outstanding: operations that may be in work at a time; when reached, `next` waits.
     """
 
-    __slots__ = ("_exclusive", "_held", "_outstanding", "_running", "inbox")
+    __slots__ = ("_exclusive", "_held", "_outstanding", "inbox", "running")
 
     def __init__(self, limits: Limits, outstanding: int) -> None:
         self.inbox = Inbox(limits)
         self._outstanding = outstanding
-        self._running: set[int] = set()
+        self.running: set[int] = set()
+        """messageIDs of the operations in work."""
         self._exclusive = False
         self._held: Request | None = None
 
     @property
-    def running(self) -> frozenset[int]:
-        """messageIDs of the operations in work."""
-        return frozenset(self._running)
-
-    @property
     def is_idle(self) -> bool:
         """Nothing is in work and nothing waits."""
-        return not self._running and self._held is None
+        return not self.running and self._held is None
 
     @property
     def has_begun(self) -> bool:
         """Something is in work; what waits is not."""
-        return bool(self._running)
+        return bool(self.running)
 
     @property
     def is_blocked(self) -> bool:
         """`next` would not take another request, however many octets came."""
-        return self._exclusive or self._held is not None or len(self._running) >= self._outstanding
+        return self._exclusive or self._held is not None or len(self.running) >= self._outstanding
 
     def next(self) -> Request | None:
         """The next request that may be begun now; None when there is none.
@@ -79,11 +75,11 @@ class Connection:
             return None
         request = self._held
         if request is not None:
-            if self._running:
+            if self.running:
                 return None
             self._held = None
             return request
-        if len(self._running) >= self._outstanding:
+        if len(self.running) >= self._outstanding:
             return None
         request = self.inbox.next()
         if request is None:
@@ -91,8 +87,8 @@ class Connection:
         kind = type(request)
         if kind is AbandonRequest or kind is UnbindRequest:
             return request
-        if self._running:
-            if request.message_id in self._running:
+        if self.running:
+            if request.message_id in self.running:
                 # RFC 4511 4.1.1.1 forbids it, and an answer could belong to either.
                 raise SequenceError(f"messageID {request.message_id} is in use")
             if kind is BindRequest or (isinstance(request, ExtendedRequest) and request.name == START_TLS):
@@ -104,15 +100,15 @@ class Connection:
 
     def begin(self, request: Request) -> None:
         """`request` is not answered yet; a Bind or StartTLS holds everything behind it back."""
-        self._running.add(request.message_id)
+        self.running.add(request.message_id)
         if type(request) is BindRequest or (request.op == EXTENDED and _is_start_tls(request)):
             self._exclusive = True
 
     def finish(self, message_id: int) -> bool:
         """The operation was answered or given up; whether it was in work."""
-        if message_id not in self._running:
+        if message_id not in self.running:
             return False
-        self._running.discard(message_id)
+        self.running.discard(message_id)
         self._exclusive = False
         return True
 

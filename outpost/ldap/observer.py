@@ -6,9 +6,22 @@ it, never raise.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from outpost._fastber import SearchRequest
+from outpost.observe._ldap_lines import LdapLines
+from outpost.observe._rows import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """An observer for whoever answers in C: what it is told here, it need not be told by its methods."""
+
+    row: Callable[[str, str, int], Row]
+    """By kind, app and result code: where successful requests are counted."""
+    lines: LdapLines
 
 
 class LdapObserver(Protocol):

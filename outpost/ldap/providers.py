@@ -90,6 +90,17 @@ class Providers:
         """The base DNs, as they are written in the configuration."""
         return [provider.base_dn.encode() for provider in self._by_base.values()]
 
+    def sole(self) -> tuple[LdapProvider, bytes, bytes] | None:
+        """The only provider, the normal form of its base and its users' RDN type, if every DN below that means a user.
+
+        That is: the first RDN of this type, or `cn`, names him (see `bind_name`).
+        """
+        if len(self._places) != 1:
+            return None
+        (place,) = self._places.values()
+        (base,) = self._by_base
+        return None if place.provider.options.strict_bind_dn else (place.provider, base, place.rdn.encode())
+
     def of_dn(self, normal: bytes) -> LdapProvider | None:
         """The provider whose base is this normal DN or its nearest ancestor."""
         by_base = self._by_base

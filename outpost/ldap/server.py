@@ -16,6 +16,7 @@ from outpost._fastber import Limits
 from outpost.errors import DecodeError
 from outpost.identity import LdapProvider, Publish, Revoked, Served
 from outpost.ldap import results
+from outpost.ldap._hotpath import HotPath
 from outpost.ldap.certificates import ClientCertificate
 from outpost.ldap.channel import Channel
 from outpost.ldap.observer import LdapObserver
@@ -132,6 +133,17 @@ class LdapServer:
             clock=clock,
             epoch=epoch,
         )
+        self.hotpath = HotPath(
+            gate,
+            directories,
+            observer,
+            sessions,
+            self.service.release,
+            self.bound_limits,
+            (search_limits or SearchLimits()).size_limit,
+            clock,
+        )
+        self.hotpath.serve(self.service.providers)
         self._directories = directories
         self._certificates = Certificates(tls or TlsSettings(), can_vouch=voucher is not None)
         self._trusted = tuple(trusted_proxies)
@@ -173,6 +185,7 @@ class LdapServer:
         Connections that were bound to a provider that is gone are closed.
         """
         flaws = self.service.serve(served.ldap)
+        self.hotpath.serve(self.service.providers)
         self._directories.serve(self.service.providers)
         for channel in tuple(self._channels):
             provider = channel.session.provider

@@ -9,9 +9,12 @@ from outpost.observe._lines cimport Lines
 @cython.final
 cdef class LdapLines:
     cdef readonly Lines lines
-    cdef int64_t requests
+    cdef int64_t requests           # the number of the last one
     cdef object search_apart
     cdef object other_apart
+
+    cpdef bind(self, double at, str client, bytes bind_dn, double took, int code, str reason)
+    cpdef operation(self, double at, str kind, str client, bytes bind_dn, double took, int code)
 
     # As the methods of _ldap_lines.pyi; False where the line has to be made in Python.
     cdef bint put_bind(

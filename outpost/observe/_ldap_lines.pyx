@@ -296,17 +296,13 @@ cdef class LdapLines:
         lines.end()
         return True
 
-    def bind(
-        self, double at, str client not None, bytes bind_dn not None, double took, int code, str reason not None
-    ):
+    cpdef bind(self, double at, str client, bytes bind_dn, double took, int code, str reason):
         if not self.put_bind(
             at, client, <const uint8_t *>PyBytes_AS_STRING(bind_dn), PyBytes_GET_SIZE(bind_dn), took, code, reason
         ):
             self.other_apart(self.requests, at, "", client, bind_dn, took, code, reason)
 
-    def operation(
-        self, double at, str kind not None, str client not None, bytes bind_dn not None, double took, int code
-    ):
+    cpdef operation(self, double at, str kind, str client, bytes bind_dn, double took, int code):
         if not self.put_operation(
             at, kind, client, <const uint8_t *>PyBytes_AS_STRING(bind_dn), PyBytes_GET_SIZE(bind_dn), took, code
         ):

@@ -10,7 +10,9 @@ from prometheus_client.core import Metric
 
 from outpost._fastber import SearchRequest
 from outpost.ldap.filter import filter_text
+from outpost.ldap.observer import Ledger
 from outpost.observe._ldap_lines import LdapLines
+from outpost.observe._rows import Row
 from outpost.observe.logs import LogWriter
 from outpost.observe.metrics import Requests, Tally, gauges
 
@@ -37,6 +39,14 @@ class LdapMeter:
         self._connected = Tally("outpost_ldap_connections", "LDAP connections taken.", ("listener",))
         self._ended = Tally("outpost_ldap_disconnects", "LDAP connections ended.", ("listener", "why"))
         self._bugs = Tally("outpost_ldap_bugs", "Operations that failed inside.", ())
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """Where lines are rendered in C."""
+        return Ledger(self._row, self.lines) if self._log.is_json else None
+
+    def _row(self, kind: str, app: str, result_code: int) -> Row:
+        return self._answered.row((kind, app, result_code, ""))
 
     def connected(self, listener: str) -> None:
         """Counts."""

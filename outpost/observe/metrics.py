@@ -84,20 +84,27 @@ class Requests:
     def durations(self, name: str, help: str, labels: Labels, labels_of: LabelsOf, more: Mapping[str, str]) -> Metric:
         """A histogram of the durations, with the labels `more` in front."""
         folded = Histogram(name, help, labels)
-        for key, row in self._rows.items():
+        for key, cells in self._counted():
             values = labels_of(key)
             if values is not None:
-                folded.add(values, row.listed())
+                folded.add(values, cells)
         return folded.family(more)
 
     def totals(self, name: str, help: str, labels: Labels, labels_of: LabelsOf, more: Mapping[str, str]) -> Metric:
         """Numbers of requests, with the labels `more` in front; name: without `_total`."""
         folded = Tally(name, help, labels)
-        for key, row in self._rows.items():
+        for key, cells in self._counted():
             values = labels_of(key)
             if values is not None:
-                folded.add(values, int(sum(row.listed()[:-1])))
+                folded.add(values, int(sum(cells[:-1])))
         return folded.family(more)
+
+    def _counted(self) -> Iterator[tuple[Key, list[float]]]:
+        for key, row in self._rows.items():
+            cells = row.listed()
+            # Rows are handed out before there is anything to count.
+            if any(cells[:-1]):
+                yield key, cells
 
 
 @final
