@@ -120,9 +120,15 @@ class Day:
                     return
 
     def measure(self) -> None:
-        """Resident octets of the server."""
-        pages = int(Path(f"/proc/{self.server.pid}/statm").read_text().split()[1])
+        """Resident octets of the server, what its processes share counted for each of them."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in family(self.server.pid))
         self.resident.append(pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
 
 
 def bind(there: socket.socket, dn: str, password: str) -> int:
@@ -233,13 +239,18 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--rate", type=float, default=5000.0, help="requests of the busy connections per second")
     parser.add_argument("--refresh", type=float, default=REFRESH_S, help="seconds from one refresh to the next")
+    parser.add_argument("--workers", type=int, default=0, help="serve with so many worker processes")
     parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--groups", type=int, default=200)
     parser.add_argument("--keep-log", type=Path, help="copy the appliance's log to this file")
     options = parser.parse_args()
     generators.build()
     people = servers.Population(options.users, options.groups, population.certificate())
-    with tempfile.TemporaryDirectory(prefix="outpost-tail-") as folder, servers.outpost(Path(folder), people) as server:
+    more = ("--workers", str(options.workers)) if options.workers else ()
+    with (
+        tempfile.TemporaryDirectory(prefix="outpost-tail-") as folder,
+        servers.outpost(Path(folder), people, *more) as server,
+    ):
         day = Day(server, Path(folder) / "directory.yaml", people, options.seconds, refresh_s=options.refresh)
         is_good = run(day, options.rate)
         if options.keep_log:

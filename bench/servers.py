@@ -164,8 +164,8 @@ class Population:
 
 
 @contextlib.contextmanager
-def outpost(work: Path, people: Population) -> Iterator[Server]:
-    """The appliance on its embedded directory, default settings, logging each request to a file."""
+def outpost(work: Path, people: Population, *options: str) -> Iterator[Server]:
+    """The appliance on its embedded directory, default settings but `options`, logging each request to a file."""
     directory = work / "directory.yaml"
     directory.write_text("".join(population.blueprint(people.users, people.groups, people.pair)))
     ldap, ldaps, metrics = free_port(), free_port(), free_port()
@@ -176,7 +176,7 @@ def outpost(work: Path, people: Population) -> Iterator[Server]:
         "AUTHENTIK_LISTEN__RADIUS": f"127.0.0.1:{radius}",
         "AUTHENTIK_LISTEN__METRICS": f"127.0.0.1:{metrics}",
     }
-    command = [sys.executable, "-m", "outpost", "run", "--directory", str(directory)]
+    command = [sys.executable, "-m", "outpost", "run", "--directory", str(directory), *options]
     with _running(command, work / "outpost.log", **environment) as process:
         _wait_for(ldap, process)
         _wait_until_ready(metrics)
