@@ -86,6 +86,11 @@ bench-check: $(VENV)/test.stamp  ## codec and search against bench/baseline.json
 bench-baseline: $(VENV)/test.stamp  ## store the ratios of this machine and build instead
 	$(BIN)/pytest -q --renew --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name bench/check.py
 
+# TAIL= shortens or changes it: make tail TAIL="--seconds 60 --workers 2". The stub of the tests is the server.
+tail: $(VENV)/test.stamp  ## a bad day: the slowest of warm binds between refreshes, slow readers and handshakes (10 minutes)
+	@.ci/packages build bench || true
+	$(BIN)/python -m bench.load_tail $(TAIL)
+
 wheel: $(BIN)/python  ## build dist/outpost-*.whl
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
@@ -94,4 +99,4 @@ clean:  ## remove what was built
 	find outpost \( -name '*.so' -o -name '*.c' \) -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help build run commands lint test slow fuzz micro bench bench-check bench-baseline wheel clean
+.PHONY: help build run commands lint test slow fuzz micro bench bench-check bench-baseline tail wheel clean

@@ -2,7 +2,8 @@
 
 One processor serves 1,000 idle and 200 busy connections (warm binds and equality searches at a fixed rate), one new
 LDAPS connection for every hundred requests, and somebody who takes 10,000 entries at 1 kB/s, while the directory
-changes and is read again every ten seconds. Wanted: no answer wrong or lost, warm bind p99 of 5 ms, memory flat.
+changes and is read again every ten seconds, all of it. Wanted: no answer wrong or lost, warm bind p99 of 5 ms, memory
+flat. The directory is that of a server (the tests' stub, in a process of its own), or a file with `--file`.
 
 Latency counts from when a request was due, so that a server that makes its clients wait cannot hide it.
 """
@@ -10,8 +11,10 @@ Latency counts from when a request was due, so that a server that makes its clie
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -23,20 +26,25 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from bench import generators, population, servers
 from bench.population import BASE_DN
 from tests.ldap import encode
+from tests.stub_authentik.server import LDAP_TOKEN, Stub
 
 P99_US, GROWTH = 5000.0, 4 << 20
 """Wanted: microseconds, and octets between the second and the last fifth of the run."""
 BUSY, IDLE, BINDING = 200, 1000, 150
 REFRESH_S = 10.0
 SLOW_OCTETS_S = 1000
+UPDATE = 2
+"""The instruction to read everything again."""
+Change = Callable[[int], None]
 SERVICE = (f"cn=ldapservice,ou=users,{BASE_DN}", "service-pw")
 
 
@@ -45,7 +53,8 @@ class Day:
     """What happened so far."""
 
     server: servers.Server
-    directory: Path
+    change: Change
+    """Somebody gets his n-th name, and the appliance hears of it."""
     people: servers.Population
     seconds: float
     met: Counter[str] = field(default_factory=Counter)
@@ -56,7 +65,8 @@ class Day:
 
     def __post_init__(self) -> None:
         self.over = threading.Event()
-        self.text = self.directory.read_text()
+        self.busy_users = min(BUSY, self.people.users)
+        """Who logs in: as many as there are busy connections."""
 
     @contextlib.contextmanager
     def doing(self, *works: tuple[str, float]) -> Iterator[None]:
@@ -84,12 +94,8 @@ class Day:
                     return
 
     def refresh(self) -> None:
-        """Another name for one of them, and the signal to read everything again."""
-        changed = self.text.replace("name: User Number 7\n", f"name: User Number 7 of {self.met['refresh']}\n")
-        new = self.directory.with_suffix(".new")
-        new.write_text(changed)
-        new.replace(self.directory)
-        os.kill(self.server.pid, signal.SIGHUP)
+        """Another name for one of them."""
+        self.change(self.met["refresh"])
 
     def secure_login(self) -> None:
         """A new TLS connection, a bind, and good-bye."""
@@ -99,7 +105,7 @@ class Day:
             socket.create_connection(("127.0.0.1", self.server.ldaps), 10) as plain,
             context.wrap_socket(plain, server_hostname="localhost") as there,
         ):
-            n = self.met["secure_login"] % self.people.users
+            n = self.met["secure_login"] % self.busy_users
             assert bind(there, f"cn=user{n},ou=users,{BASE_DN}", f"pass{n}") == 0
             there.sendall(encode.unbind(2))
         self.handshakes_s.append(time.perf_counter() - started)
@@ -169,10 +175,11 @@ def fifths(samples: list[int]) -> list[float]:
 def run(day: Day, rate: float) -> bool:
     """Everything at once; whether it went as wanted."""
     server, users = day.server, ("-U", f"0:{day.people.users - 1}")
-    who = ("-o", "bind", "--dn", f"cn=user%u,ou=users,{BASE_DN}", "--pw", "pass%u", *users)
+    busy = ("-U", f"0:{day.busy_users - 1}")
+    who = ("-o", "bind", "--dn", f"cn=user%u,ou=users,{BASE_DN}", "--pw", "pass%u", *busy)
     what = ("-o", "sub", "-E", "1", "--base", BASE_DN, "--filter", "(mail=user%u@example.org)", *users)
     subprocess.run(
-        [generators.BIN / "ldapload", "-p", str(server.ldap), "-n", str(day.people.users), "--seq", *who],
+        [generators.BIN / "ldapload", "-p", str(server.ldap), "-c", "8", "-n", str(day.busy_users), "--seq", *who],
         check=True,
         stdout=subprocess.DEVNULL,
     )
@@ -231,6 +238,72 @@ def run(day: Day, rate: float) -> bool:
     return is_good
 
 
+def serve(pipe: Connection, people: servers.Population) -> None:
+    """A server with these people, until the pipe says None; each number that it says is somebody's new name."""
+    # Whatever it costs is not what is measured, and the generators share its processor.
+    os.nice(19)
+
+    async def run() -> None:
+        stub = Stub()
+        groups = [stub.add_group(f"group{n}") for n in range(people.groups)]
+        for n, of in enumerate(population.memberships(people.users, people.groups)):
+            fields = {"email": f"user{n}@example.org", "password_change_date": "2020-01-01T00:00:00Z"}
+            stub.add_user(f"user{n}", f"pass{n}", *(groups[g] for g in of), name=f"User Number {n}", **fields)
+        stub.add_user("ldapservice", "service-pw", can_search=True, password_change_date="2020-01-01T00:00:00Z")
+        stub.crowd = [stub.users[pk] for pk in sorted(stub.users)]
+        pair = stub.add_key_pair("pair", *people.pair, "tail")
+        stub.add_provider(stub.add_outpost("ldap"), "bench", base_dn=BASE_DN, certificate=pair.pk)
+        seventh = stub.user_named("user7")
+        async with stub:
+            pipe.send(stub.url)
+            while (number := await asyncio.to_thread(pipe.recv)) is not None:
+                seventh.name = f"User Number 7 of {number}"
+                stub.touched(seventh)
+                await stub.tell(UPDATE)
+
+    asyncio.run(run())
+
+
+@contextlib.contextmanager
+def with_server(folder: Path, people: servers.Population, *options: str) -> Iterator[tuple[servers.Server, Change]]:
+    """The appliance of a server."""
+    spawn = multiprocessing.get_context("spawn")
+    pipe, far = spawn.Pipe()
+    process = spawn.Process(target=serve, args=(far, people), daemon=True)
+    process.start()
+    try:
+        url = pipe.recv()
+        with servers.appliance(folder, *options, AUTHENTIK_HOST=url, AUTHENTIK_TOKEN=LDAP_TOKEN) as server:
+            yield server, pipe.send
+    finally:
+        pipe.send(None)
+        process.join(5)
+        process.kill()
+
+
+@contextlib.contextmanager
+def with_file(folder: Path, people: servers.Population, *options: str) -> Iterator[tuple[servers.Server, Change]]:
+    """The appliance of a directory file."""
+    directory = folder / "directory.yaml"
+    with servers.outpost(folder, people, *options) as server:
+        text = directory.read_text()
+
+        def change(number: int) -> None:
+            new = directory.with_suffix(".new")
+            new.write_text(text.replace("name: User Number 7\n", f"name: User Number 7 of {number}\n"))
+            new.replace(directory)
+            os.kill(server.pid, signal.SIGHUP)
+
+        yield server, change
+
+
+def come_first() -> None:
+    """Before whatever else this machine does, where that may be said: other people's work is not what is measured."""
+    with contextlib.suppress(OSError):
+        os.setsid()
+        Path("/proc/self/autogroup").write_text("-15")
+
+
 def main() -> int:
     """0 if everything is as wanted."""
     parser = argparse.ArgumentParser(
@@ -239,19 +312,21 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--rate", type=float, default=5000.0, help="requests of the busy connections per second")
     parser.add_argument("--refresh", type=float, default=REFRESH_S, help="seconds from one refresh to the next")
+    parser.add_argument("--file", action="store_true", help="serve a directory file")
     parser.add_argument("--workers", type=int, default=0, help="serve with so many worker processes")
     parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--groups", type=int, default=200)
     parser.add_argument("--keep-log", type=Path, help="copy the appliance's log to this file")
     options = parser.parse_args()
     generators.build()
+    come_first()
     people = servers.Population(options.users, options.groups, population.certificate())
     more = ("--workers", str(options.workers)) if options.workers else ()
     with (
         tempfile.TemporaryDirectory(prefix="outpost-tail-") as folder,
-        servers.outpost(Path(folder), people, *more) as server,
+        (with_file if options.file else with_server)(Path(folder), people, *more) as (server, change),
     ):
-        day = Day(server, Path(folder) / "directory.yaml", people, options.seconds, refresh_s=options.refresh)
+        day = Day(server, change, people, options.seconds, refresh_s=options.refresh)
         is_good = run(day, options.rate)
         if options.keep_log:
             options.keep_log.write_bytes((Path(folder) / "outpost.log").read_bytes())

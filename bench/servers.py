@@ -168,6 +168,13 @@ def outpost(work: Path, people: Population, *options: str) -> Iterator[Server]:
     """The appliance on its embedded directory, default settings but `options`, logging each request to a file."""
     directory = work / "directory.yaml"
     directory.write_text("".join(population.blueprint(people.users, people.groups, people.pair)))
+    with appliance(work, "--directory", str(directory), *options) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def appliance(work: Path, *options: str, **variables: str) -> Iterator[Server]:
+    """The appliance with these options and environment variables, logging into `work`, once it is ready."""
     ldap, ldaps, metrics = free_port(), free_port(), free_port()
     radius = free_port(socket.SOCK_DGRAM)
     environment = {
@@ -175,8 +182,9 @@ def outpost(work: Path, people: Population, *options: str) -> Iterator[Server]:
         "AUTHENTIK_LISTEN__LDAPS": f"127.0.0.1:{ldaps}",
         "AUTHENTIK_LISTEN__RADIUS": f"127.0.0.1:{radius}",
         "AUTHENTIK_LISTEN__METRICS": f"127.0.0.1:{metrics}",
+        **variables,
     }
-    command = [sys.executable, "-m", "outpost", "run", "--directory", str(directory), *options]
+    command = [sys.executable, "-m", "outpost", "run", *options]
     with _running(command, work / "outpost.log", **environment) as process:
         _wait_for(ldap, process)
         _wait_until_ready(metrics)
