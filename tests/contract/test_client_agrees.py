@@ -15,9 +15,11 @@ from aiohttp import WSMsgType, web
 from outpost.backends.authentik import stages
 from outpost.backends.authentik.access import Access, AccessCheck
 from outpost.backends.authentik.address import Address
+from outpost.backends.authentik.app_passwords import app_passwords
 from outpost.backends.authentik.client import Answer, NotFound, RequestRefused, TokenRefused, refusal
 from outpost.backends.authentik.flow import FlowRun, Visitor, visiting
 from outpost.backends.authentik.observer import Silence
+from outpost.backends.authentik.sessions import Kept
 from outpost.backends.authentik.shape import Shape
 from outpost.errors import BackendUnavailable
 from outpost.identity import LdapProvider, Mode, RadiusProvider, Revoked, Secret, Wanted
@@ -326,6 +328,37 @@ def test_every_recorded_stage_is_known_by_name(version: str) -> None:
             assert component in stages.KNOWN
             seen.add(component)
     assert {stages.IDENTIFICATION, stages.PASSWORD, stages.AUTHENTICATOR, stages.DENIED, stages.REDIRECT} <= seen
+
+
+class Said:
+    """A pool whose server always says the same."""
+
+    address = Address.parse("http://x")
+
+    def __init__(self, content: object) -> None:
+        self._octets = orjson.dumps(content)
+
+    async def request(self, *_: object, **__: object) -> Answer:
+        return Answer(200, self._octets, (), "", True, "Mon, 23 Nov 2026 10:37:20 GMT")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_recorded_list_of_tokens_is_read(version: str) -> None:
+    """It was recorded with an account that has no app password: one that differs in this only is told."""
+    found = [
+        step["response"]["body"]
+        for _, step in steps(version, ["08-misc-errors-and-permissions"])
+        if "/core/tokens/" in step["request"]["path"]
+    ]
+    assert found
+    for content in found:
+        for token in content["results"]:
+            for intent, wanted in (("api", set()), ("app_password", {token["pk"]})):
+                token["intent"] = intent
+                visitor = Visitor(Said(content), {})  # type: ignore[arg-type]
+                kept = Kept("", visitor, LDAP, "ldap", None, 0.0)
+                assert await app_passwords(kept, token["user"], token["user_obj"]["username"]) == wanted
+                assert await app_passwords(kept, token["user"] + 1, "somebody else") == set()
 
 
 def test_a_recorded_address_is_ours() -> None:
