@@ -87,11 +87,22 @@ class Process:
             quiet = 0 if self.is_busy else quiet + 1
 
 
+async def until_bound(client: Client, name: str) -> None:
+    """On a machine with more work than processors a login may miss its deadline, and is begun again."""
+    async with asyncio.timeout(120):
+        code = UNAVAILABLE
+        while code == UNAVAILABLE:
+            client.send(encode.bind(client.next_id, user_dn(name), f"pw-{name.removeprefix('user')}"))
+            head = await client.reader.readexactly(2)
+            code = decode.result(decode.messages(head + await client.reader.readexactly(head[1]))[0].content)[0]
+    assert code == OK
+
+
 async def themselves(running: Appliance, names: list[str], met: Counter[str]) -> None:
     """Each binds on a connection of his own and reads what he may: himself."""
     for n, name in enumerate(names):
         client = await connected(running, f"127.0.1.{1 + n % 250}")
-        assert await client.bind(user_dn(name), f"pw-{name.removeprefix('user')}") == OK
+        await until_bound(client, name)
         code, found, _ = await client.search(BASE, "(objectClass=user)", ["cn"])
         assert (code, [one["cn"] for one in found]) == (OK, [[name.encode()]])
         await client.close()
