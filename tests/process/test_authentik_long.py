@@ -10,7 +10,7 @@ import re
 import signal
 import statistics
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,25 +59,32 @@ async def connected(running: Appliance, source: str = "127.0.0.1") -> Client:
 
 
 class Process:
-    """What the operating system knows about a process."""
+    """What the operating system knows about a process and those that it started."""
 
     def __init__(self, pid: int) -> None:
-        self._place = Path(f"/proc/{pid}")
+        self._pid = pid
+
+    def _places(self, name: str) -> Iterator[Path]:
+        pids = [self._pid]
+        for pid in pids:
+            for task in Path(f"/proc/{pid}/task").glob("*"):
+                with contextlib.suppress(OSError):  # it ended meanwhile
+                    pids += map(int, (task / "children").read_text().split())
+            yield from Path(f"/proc/{pid}").glob(name)
 
     @property
     def resident(self) -> int:
-        """Octets."""
-        return int((self._place / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        """Octets; what several of them share counts for each."""
+        return sum(int(_text(place).split()[1]) for place in self._places("statm")) * os.sysconf("SC_PAGE_SIZE")
 
     @property
     def files(self) -> int:
-        return len(list((self._place / "fd").iterdir()))
+        return len(list(self._places("fd/*")))
 
     @property
     def is_busy(self) -> bool:
-        """One of its threads runs, or would if there were a processor for it."""
-        found = self._place.glob("task/*/stat")
-        return any(one.read_text().rpartition(")")[2].split()[0] in "RD" for one in found)
+        """One of their threads runs, or would if there were a processor for it."""
+        return any(_text(place).rpartition(")")[2].split()[0] in "RD" for place in self._places("task/*/stat"))
 
     async def until_idle(self) -> None:
         """Whatever was begun, such as compiling a directory, is done."""
@@ -85,6 +92,14 @@ class Process:
         while quiet < 20:
             await asyncio.sleep(0.02)
             quiet = 0 if self.is_busy else quiet + 1
+
+
+def _text(place: Path) -> str:
+    """What the kernel says there, and the like of it where the process has just ended."""
+    try:
+        return place.read_text()
+    except OSError:
+        return "0 0 ) X"
 
 
 async def until_bound(client: Client, name: str) -> None:
