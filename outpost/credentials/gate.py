@@ -68,8 +68,8 @@ class GateSettings:
 
     cache: CacheSettings = field(default_factory=CacheSettings)
     limiter: LimiterSettings = field(default_factory=LimiterSettings)
-    concurrency: int = 64
-    """Logins the authority works on at a time."""
+    concurrency: int = 256
+    """Logins the authority works on at a time. One that waits for a person to confirm on a telephone is among them."""
     pending: int = 2048
     """Logins begun and not decided, waiting ones included; beyond that the answer is busy."""
     queue_timeout_s: float = 10.0

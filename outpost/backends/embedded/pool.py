@@ -11,8 +11,8 @@ from typing import TypeVar, final
 
 T = TypeVar("T")
 
-QUEUE = 128
-"""Verifications that wait for a thread; at 50 ms each on two threads the last one waits three seconds."""
+QUEUE = 256
+"""Verifications that wait for a thread; at 50 ms each on two threads the last one waits six seconds."""
 
 
 class PoolBusy(Exception):
