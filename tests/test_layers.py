@@ -43,6 +43,7 @@ LADDER: list[set[str]] = [
         "ldap.directories",
         "ldap.compiler",
         "ldap.compiler_process",
+        "ldap.stored",
         "ldap.tls",
         "radius.server",
         "radius._datagrams",

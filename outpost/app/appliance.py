@@ -152,7 +152,9 @@ class Appliance:
 
     def _in_process(self, settings: Settings) -> InProcess:
         source, gate, log = self._source, self._gate, self._log
-        directories = Directories(self._backend, shelved, lambda level, event: log.put(level, LOGGER, event, {}))
+        directories = Directories(
+            self._backend, shelved, lambda level, event: log.put(level, LOGGER, event, {}), stored=source.stored
+        )
         servers = Servers(
             server_options(settings),
             gate,
@@ -212,6 +214,7 @@ class Appliance:
             most=gate.pending,
             drain_s=process.drain_s,
             flawed=self._flawed,
+            stored=source.stored,
         )
 
     # -- who hears of what ------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from outpost.config.sections import ServerSettings
 from outpost.config.settings import Settings
 from outpost.identity import Backend, CertificateAuthority, Passwords, Publish
 from outpost.ldap.operations.bind import Sessions
+from outpost.ldap.stored import StoredArenas
 from outpost.observe.logs import LogWriter
 
 
@@ -31,6 +32,8 @@ class Source:
     """Who changes them; None where nobody here can."""
     certificates: CertificateAuthority | None = None
     """Who logs in their holders; None where nobody here can."""
+    stored: StoredArenas | None = None
+    """Where compiled directories outlive the process."""
 
 
 Build = Callable[[Settings, LogWriter, Publish, Callable[[bool], None]], Source]
@@ -53,10 +56,16 @@ def _authentik(settings: Settings, log: LogWriter, publish: Publish, set_connect
 
     follows_level = "log.level" not in settings.places
     meter = AuthentikMeter(log, settings.part(ServerSettings).build_hash, follows_level=follows_level)
-    backend = AuthentikBackend(
-        settings.part(AuthentikSettings), publish=publish, set_connected=set_connected, observer=meter
+    part = settings.part(AuthentikSettings)
+    backend = AuthentikBackend(part, publish=publish, set_connected=set_connected, observer=meter)
+    return Source(
+        backend,
+        meter.outpost_name,
+        is_connected=False,
+        families=meter.families,
+        sessions=backend.sessions,
+        stored=None if part.cache_path is None else StoredArenas(part.cache_path),
     )
-    return Source(backend, meter.outpost_name, is_connected=False, families=meter.families, sessions=backend.sessions)
 
 
 def _embedded(settings: Settings, path: Path, log: LogWriter, publish: Publish) -> Source:

@@ -861,9 +861,10 @@ cdef int own_form(int kind, const uint8_t *p, Py_ssize_t n, uint8_t *folded) noe
         for i in range(14):
             if not 0x30 <= p[i] <= 0x39:
                 return NO_FORM
-        # Later days than the 28th are those of some months only.
+        # Later days than the 28th are those of some months only, and the 29th of February of some years.
         if (
-            two(p) + two(p + 2) == 0 or not 1 <= two(p + 4) <= 12 or not 1 <= two(p + 6) <= 28
+            two(p) + two(p + 2) == 0 or not 1 <= two(p + 4) <= 12 or not 1 <= two(p + 6) <= 31
+            or two(p + 6) > 28 and (two(p + 4) == 2 or two(p + 6) > 30 + (two(p + 4) not in (4, 6, 9, 11)))
             or two(p + 8) > 23 or two(p + 10) > 59 or two(p + 12) > 59
         ):
             return NO_FORM

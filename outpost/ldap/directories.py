@@ -12,6 +12,7 @@ from outpost.ldap._snapshot import Snapshot
 from outpost.ldap.arena import compile_people
 from outpost.ldap.compiler import compile_apart
 from outpost.ldap.shelf import Shelf
+from outpost.ldap.stored import StoredArenas
 from outpost.processes.people import PackedPeople
 
 NAMED = 10
@@ -49,7 +50,7 @@ class Directories(Generic[B]):
     """Implements `outpost.ldap.shelf.Library`, where the directories are shelves.
 
     Everything but compiling runs on one event loop.  keep: from an arena to what is kept of it, called off the loop;
-    built: called when a provider's directory is a new one.
+    built: called when a provider's directory is a new one; stored: where arenas outlive the process.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class Directories(Generic[B]):
         keep: Callable[[bytes | memoryview], B],
         log: Log = _silence,
         built: Callable[[LdapProvider], None] = _nobody_asked,
+        stored: StoredArenas | None = None,
     ) -> None:
         self._roster = roster
+        self._stored = stored
         self._keep = keep
         self._log = log
         self._tell_built = built
@@ -179,9 +182,37 @@ class Directories(Generic[B]):
     async def _compiled(self, people: Crowd, provider: LdapProvider, left_out: list[str] | None = None) -> B:
         """Raises ConfigError, BackendError, and DecodeError for an arena that is none."""
         try:
-            if isinstance(people, PackedPeople) and people.user_count >= APART:
-                arena = await compile_apart(people, provider, left_out)
-                return await asyncio.to_thread(self._keep, arena)
-            return await asyncio.to_thread(lambda: self._keep(compile_people(people, provider, left_out)))
+            if not isinstance(people, PackedPeople):
+                return await asyncio.to_thread(lambda: self._keep(compile_people(people, provider, left_out)))
+            found = await self._loaded(people, provider)
+            if found is not None:
+                return found
+            if people.user_count >= APART:
+                arena: bytes | memoryview = await compile_apart(people, provider, left_out)
+            else:
+                arena = await asyncio.to_thread(compile_people, people, provider, left_out)
+            kept = await asyncio.to_thread(self._keep, arena)
+            await self._store(people, provider, arena)
+            return kept
         except MemoryError:
             raise BackendError("no memory for the directory") from None
+
+    async def _loaded(self, people: PackedPeople, provider: LdapProvider) -> B | None:
+        """What is stored of just these, if it is whole."""
+        stored = self._stored
+        if stored is None:
+            return None
+        try:
+            arena = await asyncio.to_thread(stored.load, people, provider)
+            return None if arena is None else await asyncio.to_thread(self._keep, arena)
+        except (OutpostError, OSError) as error:
+            self._log("warning", f"the stored directory of provider {provider.name!r} is not taken: {error}")
+            return None
+
+    async def _store(self, people: PackedPeople, provider: LdapProvider, arena: bytes | memoryview) -> None:
+        if self._stored is None:
+            return
+        try:
+            await asyncio.to_thread(self._stored.save, people, provider, arena)
+        except OSError as error:
+            self._log("warning", f"the directory of provider {provider.name!r} was not stored: {error}")

@@ -7,6 +7,7 @@ yields.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import uuid
@@ -54,6 +55,7 @@ VIRTUAL_GROUP_CLASSES: Final = (
     b"goauthentik.io/ldap/virtual-group",
 )  # fmt: skip
 
+_URLS: Final = uuid.NAMESPACE_URL.bytes
 _INTEGER: Final = re.compile(r"-?[0-9]+\Z")
 _SIMPLE: Final = re.compile(r"[a-z0-9][a-z0-9._@-]*\Z")
 """Names that are their own RFC 4514 escape and their own normal form."""
@@ -171,11 +173,13 @@ def custom_values(attributes: Mapping[str, Any], username: str | None) -> dict[s
 
 def generalized_time(at: datetime) -> bytes:
     """RFC 4517 3.3.13, in whole seconds of UTC; a time without zone is UTC."""
-    at = _utc(at)
-    return f"{at.year:04}{at:%m%d%H%M%SZ}".encode()
+    text = _utc(at).isoformat()
+    return f"{text[:4]}{text[5:7]}{text[8:10]}{text[11:13]}{text[14:16]}{text[17:19]}Z".encode()
 
 
 def _utc(at: datetime) -> datetime:
+    if at.tzinfo is UTC:
+        return at
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
@@ -188,6 +192,8 @@ def _unshared(numbers: Mapping[K, int], rid: Callable[[int], int | None]) -> dic
 
 def _number(attributes: Mapping[str, Any], name: str, otherwise: int) -> bytes:
     """COMPAT: only a string overrides; a JSON number replaces the attribute itself, which comes to the same."""
+    if not attributes:
+        return b"%d" % otherwise
     value = attributes.get(name)
     if isinstance(value, str) and _INTEGER.match(value.strip()):
         return value.strip().encode()
@@ -201,7 +207,11 @@ def _truth(value: bool) -> bytes:
 
 
 def _uuid(kind: str, name: str) -> bytes:
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"https://goauthentik.io/outpost/{kind}/{name}")).encode()
+    named = _URLS + f"https://goauthentik.io/outpost/{kind}/{name}".encode()
+    text = hashlib.sha1(named, usedforsecurity=False).hexdigest()
+    # What uuid.uuid5 returns (RFC 9562 5.5), several times faster.
+    variant = "89ab"[int(text[16], 16) & 3]
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}".encode()
 
 
 def _common(dn: bytes, identifier: bytes, structural: bytes) -> list[tuple[str, Value]]:

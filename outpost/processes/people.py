@@ -87,6 +87,8 @@ class PackedPeople:
     groups: tuple[Group, ...]
     generation: int
     taken_at: float
+    digest: bytes = b""
+    """The same for the same people in the same order; empty: not known."""
 
     @property
     def users(self) -> tuple[User, ...]:

@@ -20,6 +20,7 @@ from outpost.errors import ConfigError, OutpostError
 from outpost.identity import LdapProvider, Revoked, Roster, Served
 from outpost.ldap.directories import Directories
 from outpost.ldap.providers import Providers
+from outpost.ldap.stored import StoredArenas
 from outpost.observe.logs import LogWriter
 from outpost.processes import child
 from outpost.workers import words
@@ -66,7 +67,8 @@ class Team:
 
     configure: what each worker is told first, by its listeners; state: how things are; most: questions that one may
     have open; drain_s: for a worker that is replaced; flawed: called when workers have something new to say about
-    what is served; module: what a worker runs.
+    what is served; module: what a worker runs; stored: where
+    compiled directories outlive the process.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Team:
         drain_s: float,
         flawed: Callable[[], None],
         module: str = MODULE,
+        stored: StoredArenas | None = None,
     ) -> None:
         self._log = log
         self._sessions = sessions
@@ -92,7 +95,7 @@ class Team:
         self._flawed = flawed
         self._module = module
         self._directories = Directories(
-            roster, Arena, lambda level, event: log.put(level, LOGGER, event, {}), self._built
+            roster, Arena, lambda level, event: log.put(level, LOGGER, event, {}), self._built, stored
         )
         self._desk = Desk(gate, self._directories, log, self._tell)
         gate.subscribe(self._revoked)

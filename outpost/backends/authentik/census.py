@@ -10,9 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+import orjson
+
 from outpost.backends.authentik import people
 from outpost.identity import Group, User
-from outpost.processes.people import Chunk, PackedPeople, Spool, pack_rows, row_of, unpack_users
+from outpost.processes.people import Chunk, PackedPeople, Spool, group_row, pack_rows, row_of, unpack_users
 
 
 @dataclass(slots=True)
@@ -65,10 +67,18 @@ def joined(
         pks += page.keys
         digests += page.digests
         standings += page.standings
-    found = PackedPeople(
-        spool, tuple(page.chunk for page in pages), len(pks), people.consistent_groups(groups), generation, taken_at
-    )
+    whole = people.consistent_groups(groups)
+    chunks = tuple(page.chunk for page in pages)
+    found = PackedPeople(spool, chunks, len(pks), whole, generation, taken_at, digest_of(pks, digests, whole))
     return Census(found, pks, digests, standings)
+
+
+def digest_of(pks: array[int], digests: array[int], groups: Iterable[Group]) -> bytes:
+    """Tells these people from others."""
+    hashed = blake2b(pks.tobytes(), digest_size=16)
+    hashed.update(digests.tobytes())
+    hashed.update(orjson.dumps([group_row(one) for one in groups]))
+    return hashed.digest()
 
 
 def revoked(before: Census, after: Census) -> frozenset[int]:

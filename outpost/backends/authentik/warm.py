@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from outpost.backends.authentik.census import Census
+from outpost.backends.authentik.census import Census, digest_of
 from outpost.backends.authentik.shape import Shape
 from outpost.errors import BackendError, DecodeError
 from outpost.identity import LdapProvider, Mode, Secret
@@ -132,8 +132,17 @@ def _read(octets: bytes, source: str, where: str) -> Copy | None:
     taken_at = shape.raw("taken_at")
     if not isinstance(taken_at, float | int):
         raise ValueError("taken_at")
-    found = PackedPeople(spool, tuple(pages), count, groups, shape.integer("generation"), float(taken_at))
-    return Copy(Census(found, *numbers), tuple(_provider(one) for one in shape.children("providers")))
+    pks, digests, standings = numbers
+    found = PackedPeople(
+        spool,
+        tuple(pages),
+        count,
+        groups,
+        shape.integer("generation"),
+        float(taken_at),
+        digest_of(pks, digests, groups),
+    )
+    return Copy(Census(found, pks, digests, standings), tuple(_provider(one) for one in shape.children("providers")))
 
 
 def _provider(shape: Shape) -> LdapProvider:
