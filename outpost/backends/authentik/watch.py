@@ -39,6 +39,8 @@ ROUND_S = 30.0
 """How long it should take until everybody was looked at again, as far as `LOOKS` lets it."""
 LOOKS = 4
 """Users looked at again per step at most: each costs the server two requests, three if he has app passwords."""
+LOOKING = 0.5
+"""Share of a step after which no further user is looked at: a slow server is to have its time for logins."""
 FIRST_LOOKS = 8
 """Users looked at for the first time per step at most."""
 REQUEST_S = 5.0
@@ -159,7 +161,10 @@ class Watch:
         first = [pk for pk, entry in self._watched.items() if entry.is_new][:FIRST_LOOKS]
         in_turn = [pk for pk, entry in self._watched.items() if not entry.is_new]
         share = math.ceil(len(in_turn) * self._interval_s / ROUND_S)
+        began = asyncio.get_running_loop().time()
         for pk in (*first, *in_turn[: min(LOOKS, share)]):
+            if asyncio.get_running_loop().time() - began > self._interval_s * LOOKING:
+                break
             # Whatever comes of it, the others are next.
             self._watched.move_to_end(pk)
             if client is not None and self._tells_passwords:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -173,6 +175,26 @@ async def test_many_are_looked_at_in_turn_and_boundedly() -> None:
             assert 0 < len(looked) <= 2 * LOOKS + 1  # the task may be on its way, too
         for user in people:
             assert any(f"/core/users/{user.pk}/" in one for one in stub.requests), "everybody had his turn"
+        assert ears.revoked == []
+
+
+async def test_a_slow_server_is_asked_about_fewer_users_at_a_time() -> None:
+    ears = Ears()
+    stub = small(search_mode="direct")
+    for i in range(16):
+        stub.add_user(f"many{i}", f"pw-{i}", password_change_date="2020-01-01T00:00:00Z")
+    async with stub, running(stub, ears, watch_interval_s=0.4) as backend:
+        await ready(backend)
+        stub.fail(r"/core/users/[0-9]+/", "slow", delay_s=0.15)
+        for i in range(16):
+            await accepted(backend, f"many{i}", f"pw-{i}")
+        stub.requests.clear()
+        await stub.until(lambda: len([one for one in stub.requests if "last_updated" in one]) >= 3)
+        shown = list(stub.requests)
+        steps = [n for n, one in enumerate(shown) if "last_updated" in one]
+        looks = [n for n, one in enumerate(shown) if re.search(r"/core/users/[0-9]+/", one)]
+        looked = [sum(a < n < b for n in looks) for a, b in itertools.pairwise(steps)]
+        assert 0 < max(looked) <= 3, "the step is over after half of its time, and the newest changes are listed again"
         assert ears.revoked == []
 
 
