@@ -359,6 +359,31 @@ def test_check_refuses_reply_attributes_that_cannot_be_sent(capsys, tmp_path, re
     assert status == (0 if "Acme" in reply else 2)
 
 
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ('mac_addresses = ["nonsense"]', "RADIUS provider 'network': not served: mac_addresses: 'nonsense'"),
+        ('mac_attributes = ["Acme-Rank=3"]', "RADIUS provider 'network': mac_attributes: the dictionary has no"),
+        ('mac_attributes = ["Filter-Id=ok"]', ""),
+    ],
+)
+def test_check_refuses_options_of_radius_providers_that_cannot_be_served(capsys, tmp_path, toml, words) -> None:
+    settings = tmp_path / "outpost.toml"
+    settings.write_text(f'version = 1\ndirectory = "{blueprint(tmp_path, "{}")}"\n[provider.network]\n{toml}\n')
+    status, _, err = run(capsys, "check", "--config", str(settings))
+    assert status == (2 if words else 0) and words in err
+
+
+def test_check_refuses_two_radius_providers_with_one_network(capsys, tmp_path) -> None:
+    path = blueprint(tmp_path, "{}")
+    text = Path(path).read_text()
+    again = text[text.index("  - model: authentik_providers_radius") : text.index("  - model: authentik_core.user")]
+    again = again.replace("network", "other").replace("Network", "Other").replace("client_others", "client_networks")
+    Path(path).write_text(text + again)
+    status, _, err = run(capsys, "check", "--directory", path)
+    assert status == 2 and "network 192.0.2.0/24 already belongs to provider" in err
+
+
 def test_settings_for_a_provider_that_is_not_there_are_told(capsys, tmp_path) -> None:
     settings = tmp_path / "outpost.toml"
     settings.write_text(

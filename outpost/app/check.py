@@ -14,6 +14,7 @@ from outpost.identity import LdapOptions, RadiusOptions
 from outpost.ldap.tls import TlsSettings, read_trust
 from outpost.radius import dictionary
 from outpost.radius.attributes import Renderer
+from outpost.radius.clients import ClientTable, Flaw
 from outpost.radius.dictionary import Dictionary, DictionarySettings
 
 LDAP_OPTIONS = LdapOptions(uid="username")
@@ -62,6 +63,16 @@ def wrong_replies(directory: Directory, words: Sequence[Path] | Dictionary = ())
     ]
 
 
+def wrong_clients(directory: Directory, known: Dictionary) -> list[str]:
+    """What about the RADIUS providers, their networks and their devices is served in part or not at all."""
+    table, renderer = ClientTable(directory.served.radius), Renderer(known, os.urandom)
+    return [str(flaw) for flaw in table.flaws] + [
+        str(Flaw(client.provider.name, f"mac_attributes: {complaint}"))
+        for client in table.clients.values()
+        for complaint in renderer.complaints(client.bypass.attributes.named)
+    ]
+
+
 def findings(settings: Settings) -> tuple[list[str], list[str]]:
     """Warnings, and faults, about everything that the settings name. Raises ConfigError for what cannot be read."""
     client_ca = settings.part(TlsSettings).client_ca
@@ -71,4 +82,4 @@ def findings(settings: Settings) -> tuple[list[str], list[str]]:
     if settings.directory is None:
         return [], []
     directory = load(settings.directory, extras(settings))
-    return list(dict.fromkeys(directory.warnings)), wrong_replies(directory, known)
+    return list(dict.fromkeys(directory.warnings)), wrong_replies(directory, known) + wrong_clients(directory, known)

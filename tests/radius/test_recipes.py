@@ -14,6 +14,7 @@ from outpost.identity import RadiusOptions
 from outpost.radius.attributes import Renderer
 from outpost.radius.bypass import Bypass
 from outpost.radius.dictionary import shipped
+from outpost.radius.observer import DropReason
 
 PAGES = sorted((Path(outpost.__file__).parent.parent / "docs" / "clients").glob("radius-*.md"))
 
@@ -25,6 +26,12 @@ def blocks(page: Path, language: str) -> list[str]:
 def named(page: Path) -> tuple[tuple[str, str], ...]:
     found = [yaml.safe_load(block)["attributes"]["radius"] for block in blocks(page, "yaml")]
     return tuple((name, str(value)) for one in found for name, value in one.items())
+
+
+def test_the_page_about_radius_names_every_reason_for_silence() -> None:
+    page = (PAGES[0].parent.parent / "radius.md").read_text()
+    rows = re.findall(r"^\| (`[^|]+) \|", page.partition("| reason |")[2], re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(DropReason)
 
 
 def test_there_are_recipes() -> None:

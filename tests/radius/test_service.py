@@ -69,6 +69,22 @@ async def test_sixty_five_thousand_challenges_over_the_wire_are_bounded_expired_
         assert bed.observer.conversations == (65536, 65536, 0) and bed.server.pending == 0
 
 
+async def test_a_conversation_may_have_several_rounds_each_with_a_state_of_its_own() -> None:
+    async with serving() as bed:
+        bed.gate.codes["alice"], bed.gate.rounds = b"123456", 3
+        with bed.client() as client:
+            state, states = await prompted(bed, client), []
+            for number in range(2, 5):
+                states.append(state)
+                reply = await client.ask(login(password="123456", extra=state, identifier=number))
+                assert reply[0] == (Code.ACCESS_CHALLENGE if number < 4 else Code.ACCESS_ACCEPT)
+                state = encode_attribute(24, dict(told(reply)).get(24, b""))
+            assert len(set(states)) == 3 and len(bed.gate.asked) == 1 and len(bed.gate.resumed) == 3
+            for number, spent in enumerate(states, 5):
+                assert (await client.ask(login(password="123456", extra=spent, identifier=number)))[0] == 3
+        assert bed.observer.conversations == (3, 0, 0)
+
+
 async def test_a_wrong_code_is_refused_and_spends_the_prompt() -> None:
     async with serving() as bed:
         with bed.client() as client:

@@ -106,6 +106,8 @@ class ScriptedGate:
         self.cached: set[str] = set()
         self.attributes = ReplyAttributes()
         self.codes: dict[str, bytes] = {}
+        self.rounds = 1
+        """Codes asked for in one conversation."""
         self.down = False
         self.hold = asyncio.Event()
         self.hold.set()
@@ -136,6 +138,9 @@ class ScriptedGate:
         self.resumed.append((username, secret.reveal()))
         if self.codes.get(username) != secret.reveal():
             return Rejected(RejectReason.CODE_INVALID)
+        self.rounds -= 1
+        if self.rounds > 0:
+            return Challenge("And another one, please", username)
         return Accepted(Identity(1, username, can_search=False), attributes=self.attributes, used_code=True)
 
 
