@@ -24,7 +24,8 @@ LADDER: list[set[str]] = [
     | {"ldap.sids", "observe._lines", "observe._rows", "credentials._believed"},
     {"ldap._arena", "ldap._snapshot", "ldap.arena", "ldap.entries", "ldap.results", "ldap.observer"}
     | {"ldap.controls", "ldap.plain", "ldap.proxy", "ldap.shelf", "ldap.certificates"}
-    | {"radius.packet", "radius.crypto", "observe._ldap_lines", "radius._intake"}
+    | {"radius.packet", "radius.crypto", "radius._intake"}
+    | {"observe._ldap_lines", "observe._radius_lines"}
     | {"radius.observer", "radius.clients", "radius.attributes", "radius.bypass"},
     {
         "ldap.connection",
@@ -47,6 +48,7 @@ LADDER: list[set[str]] = [
         "ldap.tls",
         "radius.server",
         "radius._datagrams",
+        "radius._express",
         "backends",
         "observe",
         "processes",

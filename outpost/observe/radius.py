@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import final
 
 from prometheus_client.core import CounterMetricFamily, Metric
 
+from outpost.observe._radius_lines import Accepts, RadiusLines
 from outpost.observe.logs import LogWriter
 from outpost.observe.metrics import Requests, Tally, gauges
 from outpost.radius.observer import DropReason
-from outpost.radius.packet import code_name
+from outpost.radius.packet import Code, code_name
 
 LOGGER = "outpost.radius"
+ACCESS_ACCEPT = int(Code.ACCESS_ACCEPT)
 LONGEST_NAME = 256
 """Characters of a user name in a line."""
 
@@ -27,7 +30,7 @@ class RadiusMeter:
     def __init__(self, log: LogWriter, outpost_name: Callable[[], str]) -> None:
         self._log = log
         self._outpost_name = outpost_name
-        self._requests = 0
+        self._lines = RadiusLines(log.lines)
         self._challenges = (0, 0, 0)
         self._answered = Requests()
         """By app, code of the reply, whether the request was signed, and reason."""
@@ -40,25 +43,34 @@ class RadiusMeter:
     ) -> None:
         """Counts, and tells."""
         self._answered.count((app, reply, signed, reason), took_s)
-        if self._log.wants("info"):
-            self._requests += 1
-            line: dict[str, object] = {
-                "app": app,
-                "client": client,
-                "code": code_name(code),
-                "event": "Radius Request",
-                "level": "info",
-                "logger": LOGGER,
-                "reason": reason,
-                "reply": code_name(reply),
-                "requestId": self._requests,
-                "timestamp": None,
-                "took-ms": int(took_s * 1e6) / 1000,
-                "username": username if len(username) <= LONGEST_NAME else username[:LONGEST_NAME],
-            }
-            if not reason:
-                del line["reason"]
-            self._log.put_plain(line)
+        if not self._log.wants("info"):
+            return
+        shown = username[:LONGEST_NAME]
+        if self._log.is_json:
+            self._lines.answered(
+                time.time(), app, client, code_name(code), code_name(reply), str(reason), took_s, shown
+            )
+            return
+        line: dict[str, object] = {
+            "app": app,
+            "client": client,
+            "code": code_name(code),
+            "reason": reason,
+            "reply": code_name(reply),
+            "requestId": self._lines.number(),
+            "took-ms": int(took_s * 1e6) / 1000,
+            "username": shown,
+        }
+        if not reason:
+            del line["reason"]
+        self._log.put("info", LOGGER, "Radius Request", line)
+
+    def accepts(self, app: str, client: str) -> Accepts | None:
+        """Counts and tells the same, from C."""
+        if not self._log.is_json:
+            return None
+        signed, unsigned = (self._answered.row((app, ACCESS_ACCEPT, is_signed, "")) for is_signed in (True, False))
+        return Accepts(self._lines, app, client, signed, unsigned)
 
     def dropped(self, reason: DropReason, app: str) -> None:
         """Counts."""

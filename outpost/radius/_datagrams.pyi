@@ -7,6 +7,7 @@ class Datagrams:
     """One bound, non-blocking UDP socket with IP_PKTINFO or IPV6_RECVPKTINFO set; borrowed, never closed.
 
     tag: first octet of every path, 0 to 255, so that paths of several sockets differ.
+    What `outpost.radius._express` takes datagrams with is in `_datagrams.pxd`.
     """
 
     def __new__(cls, fileno: int, tag: int) -> Datagrams: ...
@@ -14,8 +15,9 @@ class Datagrams:
     def fileno(self) -> int: ...
     @property
     def batch(self) -> int:
-        """Most datagrams that one `receive` returns."""
-    def receive(self) -> list[tuple[bytes, bytes, bytes]]:
-        """Up to `batch` waiting datagrams as (data, address of 4 or 16 octets, path). Raises OSError."""
-    def send(self, replies: list[tuple[bytes, bytes]]) -> int:
-        """Send (path, octets) each; how many the system did not take. Never waits, raises no OSError."""
+        """Most datagrams that are taken at once."""
+    def send(self, path: bytes, octets: bytes) -> bool:
+        """Send one reply; False if the system did not take it. Never waits, raises no OSError.
+
+        octets: 4096 at most.
+        """

@@ -2,7 +2,7 @@
 """Datagrams in batches, answered from the address they were sent to (recvmmsg(2), sendmmsg(2), RFC 3542 6)."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -12,27 +12,10 @@ from libc.string cimport memcpy, memset
 __all__ = ("Datagrams",)
 
 cdef extern from "<sys/socket.h>" nogil:
-    ctypedef uint32_t socklen_t
-    cdef struct iovec:
-        void *iov_base
-        size_t iov_len
-    cdef struct msghdr:
-        void *msg_name
-        socklen_t msg_namelen
-        iovec *msg_iov
-        size_t msg_iovlen
-        void *msg_control
-        size_t msg_controllen
-        int msg_flags
-    cdef struct mmsghdr:
-        msghdr msg_hdr
-        unsigned int msg_len
     cdef struct cmsghdr:
         size_t cmsg_len
         int cmsg_level
         int cmsg_type
-    cdef struct sockaddr_storage:
-        uint16_t ss_family
     int AF_INET, AF_INET6, MSG_DONTWAIT
     int recvmmsg(int fd, mmsghdr *messages, unsigned int count, int flags, void *timeout)
     int sendmmsg(int fd, mmsghdr *messages, unsigned int count, int flags)
@@ -67,14 +50,34 @@ cdef extern from "<netinet/in.h>" nogil:
     int IPPROTO_IP, IPPROTO_IPV6, IP_PKTINFO, IPV6_PKTINFO
 
 cdef enum:
-    BATCH = 64
-    # RFC 2865 3: longer packets are cut, as "octets outside the range of the Length field MUST be treated as padding".
-    LONGEST = 4096
     CONTROL = 64
-    # tag, port, address, local address
-    PATH4 = 1 + 2 + 4 + 4
-    # tag, port, address, scope, local address, interface
-    PATH6 = 1 + 2 + 16 + 4 + 16 + 4
+
+
+cdef int allocate(Slots *slots) except -1:
+    cdef int i
+    slots.headers = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
+    slots.vectors = <iovec *>calloc(BATCH, sizeof(iovec))
+    slots.names = <sockaddr_storage *>calloc(BATCH, sizeof(sockaddr_storage))
+    slots.controls = <size_t *>calloc(BATCH, CONTROL)
+    slots.buffers = <uint8_t *>calloc(BATCH, LONGEST_DATAGRAM)
+    if not (slots.headers and slots.vectors and slots.names and slots.controls and slots.buffers):
+        raise MemoryError
+    for i in range(BATCH):
+        slots.vectors[i].iov_base = slots.buffers + i * LONGEST_DATAGRAM
+        slots.vectors[i].iov_len = LONGEST_DATAGRAM
+        slots.headers[i].msg_hdr.msg_name = &slots.names[i]
+        slots.headers[i].msg_hdr.msg_iov = &slots.vectors[i]
+        slots.headers[i].msg_hdr.msg_iovlen = 1
+        slots.headers[i].msg_hdr.msg_control = &slots.controls[i * (CONTROL // 8)]
+    return 0
+
+
+cdef void release(Slots *slots) noexcept:
+    free(slots.headers)
+    free(slots.vectors)
+    free(slots.names)
+    free(slots.controls)
+    free(slots.buffers)
 
 
 @cython.final
@@ -84,90 +87,58 @@ cdef class Datagrams:
     tag: first octet of every path, 0 to 255, so that paths of several sockets differ.
     """
 
-    cdef readonly int fileno
-    cdef readonly int batch
-    cdef uint8_t tag
-    cdef mmsghdr *headers
-    cdef iovec *vectors
-    cdef sockaddr_storage *names
-    cdef size_t *controls
-    cdef uint8_t *buffers
-
     def __cinit__(self, int fileno, int tag):
         if not 0 <= tag < 256:
             raise ValueError("a tag is one octet")
         self.fileno = fileno
         self.batch = BATCH
         self.tag = <uint8_t>tag
-        self.headers = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
-        self.vectors = <iovec *>calloc(BATCH, sizeof(iovec))
-        self.names = <sockaddr_storage *>calloc(BATCH, sizeof(sockaddr_storage))
-        # size_t: cmsg(3) wants its alignment
-        self.controls = <size_t *>calloc(BATCH, CONTROL)
-        self.buffers = <uint8_t *>calloc(BATCH, LONGEST)
-        if not (self.headers and self.vectors and self.names and self.controls and self.buffers):
-            raise MemoryError
+        self.count = BATCH
+        allocate(&self.received)
+        allocate(&self.leaving)
 
     def __dealloc__(self):
-        free(self.headers)
-        free(self.vectors)
-        free(self.names)
-        free(self.controls)
-        free(self.buffers)
+        release(&self.received)
+        release(&self.leaving)
 
-    cdef void prepare(self, int i, void *data, size_t size) noexcept:
-        self.vectors[i].iov_base = data
-        self.vectors[i].iov_len = size
-        self.headers[i].msg_hdr.msg_name = &self.names[i]
-        self.headers[i].msg_hdr.msg_namelen = sizeof(sockaddr_storage)
-        self.headers[i].msg_hdr.msg_iov = &self.vectors[i]
-        self.headers[i].msg_hdr.msg_iovlen = 1
-        self.headers[i].msg_hdr.msg_control = &self.controls[i * (CONTROL // 8)]
-        self.headers[i].msg_hdr.msg_controllen = CONTROL
-        self.headers[i].msg_hdr.msg_flags = 0
-
-    def receive(self) -> list:
-        """Up to `batch` waiting datagrams as (data, address of 4 or 16 octets, path). Raises OSError."""
+    cdef int fill(self) except -1:
         cdef int i
         cdef int count
-        cdef list found = []
-        for i in range(BATCH):
-            self.prepare(i, self.buffers + i * LONGEST, LONGEST)
+        # What the system wrote over the last time, an error's included.
+        for i in range(min(self.count + 1, <int>BATCH)):
+            self.received.headers[i].msg_hdr.msg_namelen = sizeof(sockaddr_storage)
+            self.received.headers[i].msg_hdr.msg_controllen = CONTROL
+        self.count = 0
         while True:
-            count = recvmmsg(self.fileno, self.headers, BATCH, MSG_DONTWAIT, NULL)
+            count = recvmmsg(self.fileno, self.received.headers, BATCH, MSG_DONTWAIT, NULL)
             if count >= 0:
-                break
+                self.count = count
+                return count
             if errno == EAGAIN:
-                return found
+                return 0
             if errno != EINTR:
                 PyErr_SetFromErrno(OSError)
-        for i in range(count):
-            self.append(found, i)
-        return found
 
-    cdef int append(self, list found, int i) except -1:
-        cdef uint8_t path[PATH6]
-        cdef msghdr *message = &self.headers[i].msg_hdr
+    cdef int path(self, int i, uint8_t *path) noexcept:
+        cdef msghdr *message = &self.received.headers[i].msg_hdr
         cdef cmsghdr *control = CMSG_FIRSTHDR(message)
+        cdef sockaddr_storage *name = &self.received.names[i]
         cdef sockaddr_in *name4
         cdef sockaddr_in6 *name6
         cdef int size
-        cdef int address_size
         memset(path, 0, PATH6)
         path[0] = self.tag
-        if self.names[i].ss_family == AF_INET:
-            name4 = <sockaddr_in *>&self.names[i]
+        if name.ss_family == AF_INET:
+            name4 = <sockaddr_in *>name
             memcpy(&path[1], &name4.sin_port, 2)
             memcpy(&path[3], &name4.sin_addr, 4)
             size = PATH4
-            address_size = 4
-        elif self.names[i].ss_family == AF_INET6:
-            name6 = <sockaddr_in6 *>&self.names[i]
+        elif name.ss_family == AF_INET6:
+            name6 = <sockaddr_in6 *>name
             memcpy(&path[1], &name6.sin6_port, 2)
             memcpy(&path[3], &name6.sin6_addr, 16)
             memcpy(&path[19], &name6.sin6_scope_id, 4)
             size = PATH6
-            address_size = 16
         else:
             return 0
         while control != NULL:
@@ -178,83 +149,88 @@ cdef class Datagrams:
                 memcpy(&path[23], &(<in6_pktinfo *>CMSG_DATA(control)).ipi6_addr, 16)
                 memcpy(&path[39], &(<in6_pktinfo *>CMSG_DATA(control)).ipi6_ifindex, 4)
             control = CMSG_NXTHDR(message, control)
-        found.append((
-            PyBytes_FromStringAndSize(<char *>(self.buffers + i * LONGEST), self.headers[i].msg_len),
-            PyBytes_FromStringAndSize(<char *>&path[3], address_size),
-            PyBytes_FromStringAndSize(<char *>path, size),
-        ))
-        return 0
+        return size
 
-    cdef int address(self, int i, bytes path) except -1:
-        """Fill name and control data of slot `i` from a path."""
-        cdef const uint8_t *raw = <const uint8_t *>PyBytes_AS_STRING(path)
-        cdef msghdr *message = &self.headers[i].msg_hdr
-        cdef cmsghdr *control
+    cdef uint8_t *room(self) noexcept:
+        if self.queued == BATCH:
+            self.flush()
+        return self.leaving.buffers + self.queued * LONGEST_DATAGRAM
+
+    cdef void queue(self, const uint8_t *path, int path_size, size_t size) noexcept:
+        cdef int i = self.queued
+        cdef msghdr *message = &self.leaving.headers[i].msg_hdr
+        cdef cmsghdr *control = <cmsghdr *>message.msg_control
         cdef sockaddr_in *name4
         cdef sockaddr_in6 *name6
         cdef in_pktinfo *info4
         cdef in6_pktinfo *info6
-        memset(&self.names[i], 0, sizeof(sockaddr_storage))
+        self.queued += 1
+        self.leaving.vectors[i].iov_len = size
         memset(message.msg_control, 0, CONTROL)
-        control = <cmsghdr *>message.msg_control
-        if PyBytes_GET_SIZE(path) == PATH4:
-            name4 = <sockaddr_in *>&self.names[i]
+        if path_size == PATH4:
+            name4 = <sockaddr_in *>&self.leaving.names[i]
+            memset(name4, 0, sizeof(sockaddr_in))
             name4.sin_family = <uint16_t>AF_INET
-            memcpy(&name4.sin_port, raw + 1, 2)
-            memcpy(&name4.sin_addr, raw + 3, 4)
+            memcpy(&name4.sin_port, path + 1, 2)
+            memcpy(&name4.sin_addr, path + 3, 4)
             message.msg_namelen = sizeof(sockaddr_in)
             control.cmsg_level = IPPROTO_IP
             control.cmsg_type = IP_PKTINFO
             control.cmsg_len = CMSG_LEN(sizeof(in_pktinfo))
             message.msg_controllen = CMSG_SPACE(sizeof(in_pktinfo))
             info4 = <in_pktinfo *>CMSG_DATA(control)
-            memcpy(&info4.ipi_spec_dst, raw + 7, 4)
-        elif PyBytes_GET_SIZE(path) == PATH6:
-            name6 = <sockaddr_in6 *>&self.names[i]
+            memcpy(&info4.ipi_spec_dst, path + 7, 4)
+        else:
+            name6 = <sockaddr_in6 *>&self.leaving.names[i]
+            memset(name6, 0, sizeof(sockaddr_in6))
             name6.sin6_family = <uint16_t>AF_INET6
-            memcpy(&name6.sin6_port, raw + 1, 2)
-            memcpy(&name6.sin6_addr, raw + 3, 16)
-            memcpy(&name6.sin6_scope_id, raw + 19, 4)
+            memcpy(&name6.sin6_port, path + 1, 2)
+            memcpy(&name6.sin6_addr, path + 3, 16)
+            memcpy(&name6.sin6_scope_id, path + 19, 4)
             message.msg_namelen = sizeof(sockaddr_in6)
             control.cmsg_level = IPPROTO_IPV6
             control.cmsg_type = IPV6_PKTINFO
             control.cmsg_len = CMSG_LEN(sizeof(in6_pktinfo))
             message.msg_controllen = CMSG_SPACE(sizeof(in6_pktinfo))
             info6 = <in6_pktinfo *>CMSG_DATA(control)
-            memcpy(&info6.ipi6_addr, raw + 23, 16)
+            memcpy(&info6.ipi6_addr, path + 23, 16)
             # An interface only where the address means nothing without one: routing may be asymmetric.
-            if raw[23] == 0xFE and raw[24] & 0xC0 == 0x80:
-                memcpy(&info6.ipi6_ifindex, raw + 39, 4)
-        else:
-            raise ValueError("no path of this socket")
-        return 0
+            if path[23] == 0xFE and path[24] & 0xC0 == 0x80:
+                memcpy(&info6.ipi6_ifindex, path + 39, 4)
 
-    def send(self, list replies not None) -> int:
-        """Send (path, octets) each; how many the system did not take. Never waits, raises no OSError."""
-        cdef Py_ssize_t total = len(replies)
-        cdef Py_ssize_t at = 0
-        cdef int count
-        cdef int i
+    cdef void flush(self) noexcept:
+        cdef int at = 0
         cdef int sent
-        cdef int lost = 0
-        cdef tuple reply
-        cdef bytes octets
-        while at < total:
-            count = <int>min(total - at, <Py_ssize_t>BATCH)
-            for i in range(count):
-                reply = replies[at + i]
-                octets = reply[1]
-                self.prepare(i, PyBytes_AS_STRING(octets), <size_t>PyBytes_GET_SIZE(octets))
-                self.address(i, reply[0])
-            sent = sendmmsg(self.fileno, self.headers, <unsigned int>count, MSG_DONTWAIT)
+        while at < self.queued:
+            sent = sendmmsg(self.fileno, self.leaving.headers + at, <unsigned int>(self.queued - at), MSG_DONTWAIT)
             if sent > 0:
                 at += sent
             elif sent < 0 and errno == EINTR:
                 continue
             elif sent < 0 and errno == EAGAIN:
-                return lost + <int>(total - at)
+                self.lost += self.queued - at
+                break
             else:
                 # The first one cannot be sent (no route, port 0, ...); the others may.
-                lost += 1
+                self.lost += 1
                 at += 1
-        return lost
+        self.queued = 0
+
+    def send(self, bytes path not None, bytes octets not None) -> bool:
+        """Send one reply; False if the system did not take it. Never waits, raises no OSError.
+
+        octets: 4096 at most.
+        """
+        cdef uint8_t *room
+        if PyBytes_GET_SIZE(path) != PATH4 and PyBytes_GET_SIZE(path) != PATH6:
+            raise ValueError("no path of this socket")
+        if PyBytes_GET_SIZE(octets) > LONGEST_DATAGRAM:
+            raise ValueError("a reply has 4096 octets at most")
+        room = self.room()
+        memcpy(room, PyBytes_AS_STRING(octets), <size_t>PyBytes_GET_SIZE(octets))
+        self.queue(
+            <const uint8_t *>PyBytes_AS_STRING(path), <int>PyBytes_GET_SIZE(path), <size_t>PyBytes_GET_SIZE(octets)
+        )
+        self.lost = 0
+        self.flush()
+        return self.lost == 0

@@ -60,6 +60,7 @@ cdef class Peer:
     cdef readonly SharedSecret secret
     cdef bint is_signature_required
     cdef bint is_proxy_state_free
+    cdef object lane            # what `_express` keeps with it
 
 
 cdef class Request:

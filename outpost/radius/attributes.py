@@ -100,6 +100,10 @@ class Renderer:
             self._compiled[code, attributes] = encoded
         return encoded
 
+    def is_lasting(self, attributes: ReplyAttributes, code: int) -> bool:
+        """Whether what `render` gave is the same for every request."""
+        return not (attributes.packet or attributes.named) or (code, attributes) in self._compiled
+
     def complaints(self, named: tuple[tuple[str, str], ...]) -> list[str]:
         """What is wrong with named attributes, one sentence each; for checking a directory before it serves."""
         found = []

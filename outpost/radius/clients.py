@@ -101,7 +101,8 @@ class ClientTable:
                         Flaw(provider.name, f"network {network} already belongs to provider {owner.provider.name!r}")
                     )
         self._prefixes = {4: self._by_length(taken, IPv4Network), 16: self._by_length(taken, IPv6Network)}
-        self._peers: dict[bytes, Peer] = {}
+        self.peers: dict[bytes, Peer] = {}
+        """By address, those that were found of late."""
 
     @staticmethod
     def _by_length(taken: dict[Network, Client], version: type[Network]) -> list[tuple[int, dict[int, Client]]]:
@@ -115,7 +116,7 @@ class ClientTable:
 
     def find(self, address: bytes) -> Peer | None:
         """Who serves the device at `address` (4 or 16 octets); None for nobody."""
-        peer = self._peers.get(address)
+        peer = self.peers.get(address)
         if peer is not None:
             return peer
         bare = unmapped(address)
@@ -134,9 +135,9 @@ class ClientTable:
             is_signature_required=client.is_signature_required,
             is_proxy_state_free=client.is_proxy_state_free,
         )
-        if len(self._peers) >= MOST_PEERS:
-            self._peers.clear()
-        self._peers[address] = peer
+        if len(self.peers) >= MOST_PEERS:
+            self.peers.clear()
+        self.peers[address] = peer
         return peer
 
     def serves(self, client: Client) -> bool:

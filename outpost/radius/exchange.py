@@ -63,18 +63,19 @@ class Exchange:
         """May be replaced at any time."""
         self._observer = observer
         self._limits = limits
-        self._intake = Intake(Replies(limits.replies, limits.reply_octets, limits.reply_lifetime_s))
+        self.intake = Intake(Replies(limits.replies, limits.reply_octets, limits.reply_lifetime_s))
+        """For `outpost.radius._express`, which shares it."""
         self._notices: dict[tuple[DropReason, bytes], list[float]] = {}
 
     @property
     def pending(self) -> int:
         """Requests in work."""
-        return len(self._intake.pending)
+        return len(self.intake.pending)
 
     @property
     def replies(self) -> int:
         """Replies kept."""
-        return len(self._intake.replies)
+        return len(self.intake.replies)
 
     def receive_datagram(self, data: bytes, address: bytes, path: bytes, now: float) -> Request | bytes | None:
         """A new request, the octets of a reply to send once more, or None for silence.
@@ -87,7 +88,7 @@ class Exchange:
         if peer is None:
             self._drop(DropReason.UNKNOWN_CLIENT, "", address, now)
             return None
-        found = self._intake.receive(data, peer, path, now)
+        found = self.intake.receive(data, peer, path, now)
         if isinstance(found, Request):
             if found.is_superseding:
                 self._drop(DropReason.SUPERSEDED, peer.client.app, address, now)
@@ -100,37 +101,37 @@ class Exchange:
 
     def hold(self, request: Request) -> bool:
         """Remember a request that is not answered at once; False if there are too many, and it is dropped."""
-        pending = self._intake.pending
+        pending = self.intake.pending
         if len(pending) >= self._limits.pending and pending.get(request.key) is not request:
             self.give_up(request, DropReason.OVERLOADED, request.received_at)
             return False
-        self._intake.hold(request)
+        self.intake.hold(request)
         return True
 
     def finish(self, request: Request, reply: bytes, now: float) -> bool:
         """Keep the reply for retransmissions; whether it is to be sent at all."""
-        return self._intake.finish(request, reply, now)
+        return self.intake.finish(request, reply, now)
 
     def give_up(self, request: Request, reason: DropReason, now: float) -> None:
         """No answer: count it, and let a retransmission be a new request."""
-        if self._intake.end(request):
+        if self.intake.end(request):
             self._drop(reason, request.client.app, ip_address(request.source.address).packed, now)
 
     def next_deadline(self) -> float | None:
         """When `handle_deadline` has something to do; None for never."""
         deadlines = []
-        pending = self._intake.pending
+        pending = self.intake.pending
         if pending:
             deadlines.append(next(iter(pending.values())).received_at + self._limits.abandon_after_s)
-        reply = self._intake.replies.next_deadline()
+        reply = self.intake.replies.next_deadline()
         if reply is not None:
             deadlines.append(reply)
         return min(deadlines, default=None)
 
     def handle_deadline(self, now: float) -> None:
         """Forget what is over: replies nobody asks for any more, requests nobody waits for."""
-        self._intake.replies.expire(now)
-        pending = self._intake.pending
+        self.intake.replies.expire(now)
+        pending = self.intake.pending
         while pending:
             oldest = next(iter(pending.values()))
             if now < oldest.received_at + self._limits.abandon_after_s:

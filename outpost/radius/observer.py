@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from typing import Protocol
 
+from outpost.observe._radius_lines import Accepts
+
 
 class DropReason(enum.StrEnum):
     """Why a datagram got no answer: log field and metric label, a closed set."""
@@ -75,6 +77,13 @@ class RadiusObserver(Protocol):
         """
         ...
 
+    def accepts(self, app: str, client: str) -> Accepts | None:
+        """What does the work of `answered` for the Access-Accepts of logins that are known already.
+
+        None: `answered` is called for these, too.
+        """
+        ...
+
     def dropped(self, reason: DropReason, app: str) -> None:
         """A datagram got no answer; counts only."""
         ...
@@ -110,6 +119,10 @@ class Silent:
         self, code: int, reply: int, app: str, client: str, username: str, reason: str, took_s: float, signed: bool
     ) -> None:
         """Nothing."""
+
+    def accepts(self, app: str, client: str) -> Accepts | None:
+        """Nothing."""
+        return None
 
     def dropped(self, reason: DropReason, app: str) -> None:
         """Nothing."""

@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import final
 
-from outpost.identity import RadiusProvider
+from outpost.identity import Accepted, RadiusProvider
 from outpost.radius._datagrams import Datagrams
+from outpost.radius._express import Express
 from outpost.radius._intake import Request
 from outpost.radius.clients import ClientTable, Flaw
 from outpost.radius.conversations import Prompts
@@ -88,6 +89,18 @@ class RadiusServer:
             epoch=epoch,
             random=os.urandom,
             conversations=conversations,
+        )
+        self._express = Express(
+            self._exchange,
+            self._exchange.intake,
+            observer,
+            gate=gate,
+            lasting=self._service.lasting,
+            general=self._receive,
+            unknown=self._unknown,
+            accepted=self._accepted,
+            clock=clock,
+            epoch=epoch,
         )
         self._listeners: list[_Listener] = []
         self._waiting: deque[Login] = deque()
@@ -167,22 +180,10 @@ class RadiusServer:
     def _readable(self, listener: _Listener) -> None:
         for _ in range(BATCHES):
             try:
-                batch = listener.datagrams.receive()
+                count = self._express.turn(listener.datagrams)
             except OSError:
                 return  # an error of the network, reported late; the socket is as good as before
-            now = self._clock()
-            replies: list[tuple[bytes, bytes]] = []
-            for data, address, path in batch:
-                try:
-                    octets = self._receive(data, address, path, now)
-                except Exception as exc:  # a bug with one datagram must not cost the others their answer
-                    self._observer.failed("a datagram failed", exc)
-                    continue
-                if octets is not None:
-                    replies.append((path, octets))
-            if replies:
-                listener.datagrams.send(replies)
-            if len(batch) < listener.datagrams.batch:
+            if count < listener.datagrams.batch:
                 return
 
     def _receive(self, data: bytes, address: bytes, path: bytes, now: float) -> bytes | None:
@@ -190,13 +191,21 @@ class RadiusServer:
         found = self._exchange.receive_datagram(data, address, path, now)
         if not isinstance(found, Request):
             return found
-        outcome = self._service.answer(found)
-        if isinstance(outcome, Answer) and not outcome.delay_s:
-            return self._finish(found, outcome, now, now)
+        return self._answered(found, self._service.answer(found), now)
+
+    def _unknown(self, request: Request, username: str, password: bytes, now: float) -> bytes | None:
+        """The same for a plain login that the gate does not know."""
+        return self._answered(request, self._service.unknown(request, username, password), now)
+
+    def _accepted(self, request: Request, username: str, accepted: Accepted, now: float) -> bytes | None:
+        """The same for one that it knows."""
+        return self._answered(request, self._service.accepted(request, username, accepted), now)
+
+    def _answered(self, request: Request, outcome: Outcome | Login, now: float) -> bytes | None:
         if isinstance(outcome, Login):
             self._ask(outcome, now)
             return None
-        return self._settle(found, outcome, now)
+        return self._settle(request, outcome, now)
 
     def _ask(self, login: Login, now: float) -> None:
         if len(self._tasks) + len(self._waiting) >= self._limits.logins:
@@ -273,7 +282,7 @@ class RadiusServer:
 
     def _send(self, request: Request, octets: bytes) -> None:
         if request.path[0] < len(self._listeners):
-            self._listeners[request.path[0]].datagrams.send([(request.path, octets)])
+            self._listeners[request.path[0]].datagrams.send(request.path, octets)
 
     def _swept(self) -> None:
         assert self._loop is not None

@@ -52,8 +52,8 @@ STATUS_PER_S = 500
 
 MOST_STATUS_ADDRESSES = 4096
 CLASS_PREFIX = b"outpost:"
-ACCEPT = int(Code.ACCESS_ACCEPT)
-"""A plain number, for the most frequent of all replies."""
+MOST_LASTING = 16384
+"""Logins whose attributes are kept encoded. Forgetting them all costs encoding each once more."""
 
 
 class Gate(Protocol):
@@ -129,6 +129,8 @@ class RadiusService:
         self._renderer = Renderer(dictionary, random)
         self._conversations: Prompts = Conversations(random) if conversations is None else conversations
         self._class_key = random(32)
+        self.lasting: dict[int, tuple[Accepted, Client, bytes]] = {}
+        """By id: logins, and what every Access-Accept to a plain one carries; for `outpost.radius._express`, too."""
         self._status_asked: dict[str, int] = {}
         self._status_since = 0.0
 
@@ -142,6 +144,22 @@ class RadiusService:
                 return self._status(request)
             return self._uncommon(request)
         except Exception as exc:  # one odd packet must not take the loop with it
+            self._observer.failed("a request failed", exc)
+            return DropReason.INTERNAL
+
+    def unknown(self, request: Request, username: str, password: bytes) -> Outcome | Login:
+        """As `answer`, for a plain login that the gate was found not to know. Never raises."""
+        try:
+            return self._ask(request, username, password, None)
+        except Exception as exc:
+            self._observer.failed("a request failed", exc)
+            return DropReason.INTERNAL
+
+    def accepted(self, request: Request, username: str, accepted: Accepted) -> Outcome:
+        """As `answer`, for a plain login that the gate was found to know. Never raises."""
+        try:
+            return self._accept(request, username, accepted)
+        except Exception as exc:
             self._observer.failed("a request failed", exc)
             return DropReason.INTERNAL
 
@@ -230,6 +248,10 @@ class RadiusService:
             accepted = self._gate.known(provider, username, password, request.source)
             if accepted is not None:
                 return self._accept(request, username, accepted)
+        return self._ask(request, username, password, continuation)
+
+    def _ask(self, request: Request, username: str, password: bytes, continuation: object) -> Outcome | Login:
+        """What `decide` has to be asked."""
         try:
             password.decode()
         except UnicodeDecodeError:
@@ -277,24 +299,29 @@ class RadiusService:
         return DropReason.UNAVAILABLE
 
     def _accept(self, request: Request, username: str, accepted: Accepted) -> Outcome:
-        attributes = b""
-        if accepted.attributes.named or accepted.attributes.packet:
-            try:
-                attributes = self._render(request, Code.ACCESS_ACCEPT, accepted.attributes)
-            except Flawed as exc:
-                self._explain(request, username, str(exc))
-                return self._reject(request, username, exc.reason)
+        asks_for_identity = request.packet.has_chargeable_user_identity
+        lasting = self.lasting.get(id(accepted))
+        if lasting is not None and lasting[0] is accepted and lasting[1] is request.client and not asks_for_identity:
+            return self._reply(request, Code.ACCESS_ACCEPT, lasting[2], username)
+        try:
+            attributes = self._render(request, Code.ACCESS_ACCEPT, accepted.attributes)
+        except Flawed as exc:
+            self._explain(request, username, str(exc))
+            return self._reject(request, username, exc.reason)
+        is_lasting = not asks_for_identity and self._renderer.is_lasting(accepted.attributes, Code.ACCESS_ACCEPT)
         session = accepted.identity.session
         # A Class of the mapping's is what the device acts on (group policies): ours would only confuse it.
         if session is not None and not carries(attributes, CLASS):
             handle = blake2b(session.encode(), digest_size=16, key=self._class_key).hexdigest()
             attributes += encode_attribute(CLASS, CLASS_PREFIX + handle.encode())
-        if request.packet.has_chargeable_user_identity or request.client.provider.options.return_user_name:
+        if asks_for_identity or request.client.provider.options.return_user_name:
             attributes += self._names(request, accepted.identity, attributes)
-        try:
-            return Answer(request.packet.reply(ACCEPT, attributes), ACCEPT, username)
-        except LimitExceeded:
-            return DropReason.REPLY_TOO_LARGE
+        outcome = self._reply(request, Code.ACCESS_ACCEPT, attributes, username)
+        if is_lasting and isinstance(outcome, Answer):
+            if len(self.lasting) >= MOST_LASTING:
+                self.lasting.clear()
+            self.lasting[id(accepted)] = accepted, request.client, attributes
+        return outcome
 
     def _names(self, request: Request, identity: Identity, attributes: bytes) -> bytes:
         """Who was accepted, for the device's records, unless the attributes say so already."""

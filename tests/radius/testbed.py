@@ -64,6 +64,9 @@ class Recorder:
         self.answers.append(told)
         self._wake()
 
+    def accepts(self, app: str, client: str) -> None:
+        return None
+
     def dropped(self, reason: DropReason, app: str) -> None:
         self.drops[reason] += 1
         self._wake()
