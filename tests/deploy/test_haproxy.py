@@ -81,7 +81,7 @@ def until(is_so: object) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError, AssertionError):
-            if is_so():  # type: ignore[operator]
+            if is_so():
                 return
         time.sleep(0.05)
     raise AssertionError("not in time")
