@@ -381,7 +381,7 @@ def test_check_refuses_two_radius_providers_with_one_network(capsys, tmp_path) -
     again = again.replace("network", "other").replace("Network", "Other").replace("client_others", "client_networks")
     Path(path).write_text(text + again)
     status, _, err = run(capsys, "check", "--directory", path)
-    assert status == 2 and "network 192.0.2.0/24 already belongs to provider" in err
+    assert status == 2 and "network 192.0.2.0/24 already belongs to the provider" in err
 
 
 def test_settings_for_a_provider_that_is_not_there_are_told(capsys, tmp_path) -> None:
