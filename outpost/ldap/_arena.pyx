@@ -772,9 +772,9 @@ cdef class Builder:
             at += node_size(n)
 
     cdef int put_values(self, Block *out) except -1:
-        """Open addressing: normal form -> node, two thirds full.  The two bits that an offset leaves tell most others
+        """Open addressing: normal form -> node, three quarters full.  The two bits that an offset leaves tell most others
         apart without a look at them."""
-        cdef uint32_t slots = self.normal_count + self.normal_count // 2 + 16, slot, hash
+        cdef uint32_t slots = self.normal_count + self.normal_count // 3 + 16, slot, hash
         cdef Py_ssize_t table = block_take(out, <Py_ssize_t>slots * 4)
         cdef uint32_t *t = <uint32_t *>(out.data + table)
         cdef uint32_t at = (<Header *>out.data).nodes, end = (<Header *>out.data).nodes_end
@@ -793,8 +793,8 @@ cdef class Builder:
         return 0
 
     cdef int put_dns(self, Block *out) except -1:
-        """Open addressing: normal DN -> entry index + 1, two thirds full."""
-        cdef uint32_t slots = self.entry_count + self.entry_count // 2 + 16, slot, i
+        """Open addressing: normal DN -> entry index + 1, three quarters full."""
+        cdef uint32_t slots = self.entry_count + self.entry_count // 3 + 16, slot, i
         cdef Py_ssize_t table = block_take(out, <Py_ssize_t>slots * 4)
         cdef uint32_t *t = <uint32_t *>(out.data + table)
         cdef const Entry *entries = <const Entry *>(out.data + (<Header *>out.data).entries)

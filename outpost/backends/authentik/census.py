@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 import orjson
 
@@ -30,18 +31,28 @@ class UserPage:
     chunk: Chunk
 
 
+class Numbers(NamedTuple):
+    """What is kept of each user, in the order of the pages."""
+
+    pks: array[int]
+    digests: array[int]
+    standings: array[int]
+
+
 @dataclass(frozen=True, slots=True)
 class Census:
     """Everybody."""
 
     people: PackedPeople
-    pks: array[int]
-    digests: array[int]
-    standings: array[int]
+    pages: tuple[UserPage, ...]
 
     def is_like(self, other: Census) -> bool:
         """Whether the same people stand in both, in the same order."""
-        return (self.pks, self.digests, self.people.groups) == (other.pks, other.digests, other.people.groups)
+        return self.people.digest == other.people.digest
+
+    def numbers(self) -> Numbers:
+        """Those of all pages."""
+        return _numbers(self.pages)
 
 
 def page_of(users: Iterable[User], spool: Spool) -> UserPage:
@@ -62,21 +73,26 @@ def joined(
     pages: Sequence[UserPage], groups: Iterable[Group], spool: Spool, *, generation: int, taken_at: float
 ) -> Census:
     """All pages of one read."""
-    pks, digests, standings = array("q"), array("Q"), array("Q")
-    for page in pages:
-        pks += page.keys
-        digests += page.digests
-        standings += page.standings
     whole = people.consistent_groups(groups)
+    found = _numbers(pages)
     chunks = tuple(page.chunk for page in pages)
-    found = PackedPeople(spool, chunks, len(pks), whole, generation, taken_at, digest_of(pks, digests, whole))
-    return Census(found, pks, digests, standings)
+    digest = digest_of(found, whole)
+    return Census(PackedPeople(spool, chunks, len(found.pks), whole, generation, taken_at, digest), tuple(pages))
 
 
-def digest_of(pks: array[int], digests: array[int], groups: Iterable[Group]) -> bytes:
+def _numbers(pages: Iterable[UserPage]) -> Numbers:
+    found = Numbers(array("q"), array("Q"), array("Q"))
+    for page in pages:
+        found.pks.extend(page.keys)
+        found.digests.extend(page.digests)
+        found.standings.extend(page.standings)
+    return found
+
+
+def digest_of(numbers: Numbers, groups: Iterable[Group]) -> bytes:
     """Tells these people from others."""
-    hashed = blake2b(pks.tobytes(), digest_size=16)
-    hashed.update(digests.tobytes())
+    hashed = blake2b(numbers.pks.tobytes(), digest_size=16)
+    hashed.update(numbers.digests.tobytes())
     hashed.update(orjson.dumps([group_row(one) for one in groups]))
     return hashed.digest()
 
@@ -86,8 +102,9 @@ def revoked(before: Census, after: Census) -> frozenset[int]:
 
     Raises DecodeError.
     """
-    now = dict(zip(after.pks, after.standings, strict=True))
-    found = {pk for pk, standing in zip(before.pks, before.standings, strict=True) if now.get(pk) != standing}
+    was, now = before.numbers(), after.numbers()
+    standings = dict(zip(now.pks, now.standings, strict=True))
+    found = {pk for pk, standing in zip(was.pks, was.standings, strict=True) if standings.get(pk) != standing}
     moved = people.moved({one.pk: one for one in before.people.groups}, {one.pk: one for one in after.people.groups})
     if moved:
         # One page at a time: all of them as objects would be too many.

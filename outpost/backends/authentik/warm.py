@@ -17,11 +17,11 @@ from typing import Any
 
 import orjson
 
-from outpost.backends.authentik.census import Census, digest_of
+from outpost.backends.authentik.census import Census, Numbers, UserPage, digest_of
 from outpost.backends.authentik.shape import Shape
 from outpost.errors import BackendError, DecodeError
 from outpost.identity import LdapProvider, Mode, Secret
-from outpost.processes.people import PackedPeople, Spool, group_from, group_row
+from outpost.processes.people import Chunk, PackedPeople, Spool, group_from, group_row
 
 FORMAT = 2
 NAME = "authentik-ldap.people"
@@ -60,7 +60,7 @@ def save(directory: Path, source: str, copy: Copy) -> None:
         "users": found.user_count,
         "pages": [page.size for page in found.pages],
     }
-    numbers = (copy.census.pks, copy.census.digests, copy.census.standings)
+    numbers = copy.census.numbers()
     octets = orjson.dumps(header)
     pages = (found.spool.read(page) for page in found.pages)
     body = b"".join((octets, *(one.tobytes() for one in numbers), *pages))
@@ -132,7 +132,7 @@ def _read(octets: bytes, source: str, where: str) -> Copy | None:
     taken_at = shape.raw("taken_at")
     if not isinstance(taken_at, float | int):
         raise ValueError("taken_at")
-    pks, digests, standings = numbers
+    whole = Numbers(*numbers)
     found = PackedPeople(
         spool,
         tuple(pages),
@@ -140,9 +140,11 @@ def _read(octets: bytes, source: str, where: str) -> Copy | None:
         groups,
         shape.integer("generation"),
         float(taken_at),
-        digest_of(pks, digests, groups),
+        digest_of(whole, groups),
     )
-    return Copy(Census(found, pks, digests, standings), tuple(_provider(one) for one in shape.children("providers")))
+    return Copy(
+        Census(found, (UserPage(*whole, Chunk(0, 0)),)), tuple(_provider(one) for one in shape.children("providers"))
+    )
 
 
 def _provider(shape: Shape) -> LdapProvider:
