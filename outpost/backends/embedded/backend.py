@@ -19,6 +19,7 @@ from outpost.backends.embedded.loader import load as load_file
 from outpost.backends.embedded.model import NO_EXTRAS, Account, Directory, Extras, Password
 from outpost.backends.embedded.pool import PoolBusy, PoolStopped, VerifyPool
 from outpost.backends.embedded.rewrite import CannotChange
+from outpost.backends.embedded.settle import settled
 from outpost.errors import BackendUnavailable, ConfigError
 from outpost.identity import (
     Changed,
@@ -301,7 +302,7 @@ class EmbeddedBackend:
 
     def _version(self, old: Book | None) -> _Version:
         """Read and compare; in a thread."""
-        directory = self._load()
+        directory = settled(self._load)
         if old is None:
             return _Version(Book(directory, self._key), (), is_changed=True)
         people = _numbered(old.directory.people, directory.people)
