@@ -22,6 +22,7 @@ from outpost.processes.message import Message
 QUEUED: Final = 16_384
 """Messages that wait for the other end to read."""
 QUEUED_OCTETS: Final = 64 << 20
+GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET})
 BATCH: Final = 32
 """Messages taken in one turn of the loop."""
 
@@ -67,7 +68,7 @@ class Channel:
             except BlockingIOError:
                 self._loop.add_writer(self._sock.fileno(), self._writable)
             except OSError as error:
-                self._end(_reason("written to", error))
+                self._failed("written to", error)
                 return
             else:
                 return
@@ -103,16 +104,21 @@ class Channel:
                 return
             try:
                 found = message.receive(self._sock)
-                if found is None:
-                    self._end("")
-                    return
-                self._received(found)
             except (BlockingIOError, InterruptedError):
                 return
             except DecodeError as error:
                 self._end(f"it sent {error}")
+                return
             except OSError as error:
-                self._end(_reason("read from", error))
+                self._failed("read from", error)
+                continue
+            if found is None:
+                self._end("")
+                return
+            try:
+                self._received(found)
+            except DecodeError as error:
+                self._end(f"it sent {error}")
 
     def _writable(self) -> None:
         while self._queue:
@@ -122,20 +128,22 @@ class Channel:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                self._end(_reason("written to", error))
-                return
+                self._failed("written to", error)
+                if not self._is_open:
+                    return
+            # What the other end cannot hear any more goes, too.
             self._queue.popleft()
             self._queued -= len(first.body)
             first.close()
         self._loop.remove_writer(self._sock.fileno())
         self._emptied.set()
 
+    def _failed(self, what: str, error: OSError) -> None:
+        """The other end being gone is no news here: what it said before is still to be read, and its end behind it."""
+        if error.errno not in GONE:
+            self._end(f"it cannot be {what}: {os.strerror(error.errno or 0)}")
+
     def _end(self, why: str) -> None:
         if self._is_open:
             self.close()
             self._closed(why)
-
-
-def _reason(what: str, error: OSError) -> str:
-    is_gone = error.errno in {errno.EPIPE, errno.ECONNRESET}
-    return "" if is_gone else f"it cannot be {what}: {os.strerror(error.errno or 0)}"

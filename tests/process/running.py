@@ -25,6 +25,8 @@ BASE = "dc=ldap,dc=goauthentik,dc=io"
 SERVICE_DN = f"cn=ldapservice,ou=users,{BASE}"
 SECRET = "testing123"
 LISTENERS = ("ldap", "ldaps", "radius", "metrics")
+WORKERS = {"OUTPOST_PROCESS__WORKERS": os.environ["TEST_WORKERS"]} if "TEST_WORKERS" in os.environ else {}
+"""`TEST_WORKERS=2` runs every test of the real process with as many workers."""
 
 
 def user_dn(name: str) -> str:
@@ -34,7 +36,7 @@ def user_dn(name: str) -> str:
 def environment(**more: str) -> dict[str, str]:
     """Ours without any setting of the caller's."""
     bare = {k: v for k, v in os.environ.items() if not k.startswith(("AUTHENTIK_", "OUTPOST_"))}
-    return {**bare, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **more}
+    return {**bare, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **WORKERS, **more}
 
 
 class Appliance:

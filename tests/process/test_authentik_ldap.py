@@ -211,7 +211,11 @@ async def test_who_sees_only_himself_needs_no_directory() -> None:
         running = Appliance(COMMAND, server(stub.url))
         try:
             await asyncio.to_thread(running.wait_until_listening)
-            await asyncio.to_thread(running.event, "^providers read$")
+
+            async def is_served() -> bool:
+                return "providers read" in running.said
+
+            await eventually(is_served, 20.0)
             async with client(running) as one:
                 assert await one.bind("alice", "pw-alice") == OK
                 assert await one.search("(cn=alice)") == BUSY

@@ -82,6 +82,22 @@ async def test_who_does_not_read_is_given_up(octets: int) -> None:
         assert len(os.listdir("/proc/self/fd")) <= before
 
 
+@pytest.mark.parametrize("is_unread", [False, True])
+async def test_last_words_are_heard_by_who_speaks_himself(is_unread: bool) -> None:
+    sock, other = message.pair()
+    end = End(sock)
+    if is_unread:
+        # Closing with something unread resets the connection.
+        end.channel.post(b"never read")
+    with other:
+        for i in range(3):
+            message.send(other, b"%d" % i)
+    for _ in range(5):
+        end.channel.post(b"into the void")
+    assert await end.end() == [""]
+    assert [(await end.next()).body for _ in range(3)] == [b"0", b"1", b"2"]
+
+
 async def test_nonsense_closes_the_channel() -> None:
     here, there = ends()
     here.channel._sock.send(b"\7nonsense")
