@@ -38,7 +38,7 @@ cdef extern from "time.h" nogil:
     int clock_gettime(int which, timespec *out)
 
 cdef enum:
-    SLICE = 65536           # as in outpost.ldap.operations.listing
+    SLICE = 65536           # octets of entries; a search with more is sent in slices
     EXAMINED = 4096
     FULL = 262144           # octets of answers that are handed to the transport before more are made
     KEPT = 131072           # octets of an empty output that are not given back

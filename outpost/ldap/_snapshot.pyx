@@ -5,6 +5,8 @@
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
@@ -33,6 +35,10 @@ __all__ = ("Search", "Snapshot", "View")
 
 from libc.stdlib cimport calloc, free
 
+cdef extern from "Python.h":
+    PyObject *PyBytes_FromStringAndSize_ "PyBytes_FromStringAndSize"(const char *octets, Py_ssize_t size)
+    int _PyBytes_Resize(PyObject **octets, Py_ssize_t size) except -1
+
 cdef extern from "string.h" nogil:
     void *memmem(const void *haystack, size_t haystacklen, const void *needle, size_t needlelen)
 
@@ -43,6 +49,9 @@ cdef enum:
 
     CHECKSUM_FROM = 24
     DN_CACHE = 4096
+    PARTS = 64                  # attributes of an entry that is written without a second look at each
+    COPIED = 32                 # octets that are copied at once
+    LONGEST_SLICE = 1048576
     ALL_USER = 1
     ALL_OPERATIONAL = 2
     LONGEST_SIMPLE = 256        # octets of a DN that is worth a look whether it is in normal form
@@ -93,6 +102,24 @@ cdef struct Filter:
     bint is_counted             # of planning: `candidates` and, of an And, the part that they come from
     Py_ssize_t candidates
     int smallest
+
+
+# An attribute on its way out: type and values as they are sent, or NULL where the values lie scattered.
+cdef struct Part:
+    const Item *item
+    const uint8_t *type
+    Py_ssize_t type_size
+    const uint8_t *value
+    Py_ssize_t octets
+
+
+cdef inline uint8_t *put_copy(uint8_t *p, const uint8_t *from_, Py_ssize_t size, const uint8_t *last) noexcept nogil:
+    """`size` octets; COPIED may be written in any case, and are read where they lie before `last`."""
+    if size <= COPIED and from_ <= last:
+        memcpy(p, from_, COPIED)
+    else:
+        memcpy(p, from_, size)
+    return p + size
 
 
 cdef struct Values:
@@ -2096,17 +2123,30 @@ cdef class Search:
     def read(self, Py_ssize_t size, Py_ssize_t examined=0, Py_ssize_t entries=0):
         cdef uint8_t[4096] room
         cdef Output out
+        cdef PyObject *octets
         if self.finished:
             return b""
         out.data = out.fixed = room
         out.size = 0
         out.room = sizeof(room)
+        octets = NULL
         try:
+            if self.sent and 0 < size <= LONGEST_SLICE:
+                # A listing goes on: most likely as much as is wanted, so it is written where it is to lie.
+                octets = PyBytes_FromStringAndSize_(NULL, size + size // 8)
+                if octets == NULL:
+                    raise MemoryError()
+                out.data = out.fixed = <uint8_t *>PyBytes_AS_STRING(<bytes>octets)
+                out.room = size + size // 8
             self.put_entries(&out, size, examined, entries)
+            if octets != NULL and out.data == out.fixed:
+                _PyBytes_Resize(&octets, out.size)
+                return <bytes>octets
             return PyBytes_FromStringAndSize(<char *>out.data, out.size)
         finally:
             if out.data != out.fixed:
                 PyMem_Free(out.data)
+            Py_XDECREF(octets)
 
     cdef int put_entries(self, Output *out, Py_ssize_t size, Py_ssize_t examined, Py_ssize_t entries) except -1:
         """What `read` returns, behind what `out` holds already."""
@@ -2149,24 +2189,99 @@ cdef class Search:
         cdef Py_ssize_t dn_size = tlv_header(dn) + tlv_content(dn)
         cdef Py_ssize_t attributes = 0, operation, message
         cdef uint8_t *p
-        cdef int i
-        for i in range(count):
-            if self.selected[item[i].attribute]:
-                attributes += self.item_size(e, item + i)
+        cdef int i, parts = 0
+        cdef Part[PARTS] part
+        cdef bint is_whole = self.view.entries == NULL and not self.types_only and count <= PARTS
+        if is_whole:
+            parts = self.take_apart(e, item, count, part, &attributes)
+        else:
+            for i in range(count):
+                if self.selected[item[i].attribute]:
+                    attributes += self.item_size(e, item + i)
         operation = dn_size + ber_size(attributes)
         message = 2 + ber_uint_size(self.message_id) + ber_size(operation)
-        p = reserve(out, ber_size(message))
+        p = reserve(out, ber_size(message) + COPIED)
         p = put_header(p, 0x30, message)
         p = put_uint(p, 0x02, self.message_id)
         p = put_header(p, 0x64, operation)
         memcpy(p, dn, dn_size)
         p += dn_size
         p = put_header(p, 0x30, attributes)
-        for i in range(count):
-            if self.selected[item[i].attribute]:
-                p = self.put_item(e, item + i, p)
+        if is_whole:
+            p = self.put_parts(e, part, parts, p)
+        else:
+            for i in range(count):
+                if self.selected[item[i].attribute]:
+                    p = self.put_item(e, item + i, p)
         out.size = p - out.data
         return 0
+
+    cdef int take_apart(
+        self, const Entry *e, const Item *item, int count, Part *part, Py_ssize_t *attributes
+    ) noexcept:
+        """What of an entry is sent to who may see everything, and its octets in all; how many parts."""
+        cdef Snapshot s = self.snapshot
+        cdef const uint32_t *record = <const uint32_t *>(s.base + e.record)
+        cdef const List *lst
+        cdef Values values
+        cdef uint32_t ref
+        cdef Py_ssize_t total = 0
+        cdef int i, n = 0
+        for i in range(count):
+            if not self.selected[item[i].attribute]:
+                continue
+            ref = record[item[i].ref] if item[i].where == IN_RECORD else ref_of(s, e, item + i)
+            part.item = item + i
+            part.type = &node_at(s.base, attribute_at(s, item[i].attribute).type).tlv[0]
+            if item[i].form == FORM_NODE:
+                part.value = &node_at(s.base, ref).tlv[0]
+                part.octets = tlv_header(part.value) + tlv_content(part.value)
+            else:
+                lst = list_at(s, ref)
+                if item[i].form == FORM_ENCODED:
+                    part.value = <const uint8_t *>&lst.refs[0] + 4 * <Py_ssize_t>lst.count
+                    part.octets = lst.octets
+                    total += lst.octets
+                    part += 1
+                    n += 1
+                    continue
+                part.value = NULL
+                part.octets = lst.octets
+                if item[i].form == FORM_LOGINS:
+                    part.octets = self.octets_of(e, item + i, &values)
+                    if values.count == 0:
+                        continue
+            part.type_size = tlv_header(part.type) + tlv_content(part.type)
+            total += ber_size(part.type_size + ber_size(part.octets))
+            part += 1
+            n += 1
+        attributes[0] = total
+        return n
+
+    cdef uint8_t *put_parts(self, const Entry *e, const Part *part, int parts, uint8_t *p) noexcept:
+        cdef Snapshot s = self.snapshot
+        # What is short is copied with what lies behind it, where something does.
+        cdef const uint8_t *last = s.base + s.header.size - COPIED
+        cdef const uint8_t *tlv
+        cdef const Part *end = part + parts
+        cdef Values values
+        cdef uint32_t i
+        cdef Py_ssize_t n
+        while part < end:
+            if part.item.form != FORM_ENCODED:
+                p = put_header(p, 0x30, part.type_size + ber_size(part.octets))
+                p = put_copy(p, part.type, part.type_size, last)
+                p = put_header(p, 0x31, part.octets)
+            if part.value != NULL:
+                p = put_copy(p, part.value, part.octets, last)
+            else:
+                s.all_values(e, part.item, &values)
+                for i in range(values.count):
+                    tlv = &node_at(s.base, value_at(s, &values, i)).tlv[0]
+                    n = tlv_header(tlv) + tlv_content(tlv)
+                    p = put_copy(p, tlv, n, last)
+            part += 1
+        return p
 
     cdef Py_ssize_t octets_of(self, const Entry *e, const Item *item, Values *values) noexcept:
         """Octets of all visible values."""

@@ -11,7 +11,7 @@ from outpost.ldap._snapshot import Search
 from outpost.ldap.controls import paging_response, take, wrapped
 from outpost.ldap.operations.outcome import ResponseControls
 
-SLICE = 64 * 1024
+SLICE = 128 * 1024
 """Octets of entries made in one turn of the loop."""
 EXAMINED = 4096
 """Candidates tested in one turn of the loop."""
