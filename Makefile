@@ -80,7 +80,7 @@ bench: $(VENV)/test.stamp  ## load the whole server in turn with slapd and FreeR
 	$(BIN)/python -m bench.load_side_by_side --write bench $(BENCH)
 
 # For every subject the ratio to a reference loop that runs in turn with it; see bench/guard.py.
-bench-check: $(VENV)/test.stamp  ## codec and search against bench/baseline.json: none more than 15 % slower (1 minute)
+bench-check: $(VENV)/test.stamp  ## codec and search against bench/baseline.json: none more than 15 % slower (half a minute)
 	$(BIN)/pytest -q --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name bench/check.py
 
 bench-baseline: $(VENV)/test.stamp  ## store the ratios of this machine and build instead

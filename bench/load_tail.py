@@ -127,7 +127,10 @@ class Day:
 
     def measure(self) -> None:
         """Resident octets of the server, what its processes share counted for each of them."""
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in family(self.server.pid))
+        pages = 0
+        for pid in family(self.server.pid):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a compiler that is done
+                pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         self.resident.append(pages * os.sysconf("SC_PAGE_SIZE"))
 
 
