@@ -18,4 +18,4 @@ for await (const page of client.searchPaginated(base, {
 }
 await client.unbind();
 console.log(JSON.stringify(found));
-process.exit(0);
+process.stdin.destroy();
