@@ -179,6 +179,9 @@ class LdapOptions:
     """homeDirectory of users who have none of their own, `%s` being the login name; empty: none."""
     login_shell: str = ""
     """loginShell of users who have none of their own; empty: none."""
+    custom_attributes: str = "replace"
+    """A custom attribute that is called like a built-in one takes its place (`replace`, as in authentik), or adds its
+    values to it (`add`) unless that can have one only."""
     missing_base: str = "noSuchObject"
     """`noSuchObject` (RFC 4511) or `empty` (the answer older outposts gave)."""
     strict_bind_dn: bool = False

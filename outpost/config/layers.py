@@ -195,6 +195,7 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "rdn_attribute": ("cn", "uid"),
     "uid": ("server", "username"),
     "missing_base": ("noSuchObject", "empty"),
+    "custom_attributes": ("replace", "add"),
     "message_authenticator": ("auto", "require", "optional"),
     "bind_names": ("username", "mail", "upn"),
 }

@@ -59,6 +59,7 @@ _URLS: Final = uuid.NAMESPACE_URL.bytes
 _INTEGER: Final = re.compile(r"-?[0-9]+\Z")
 _SIMPLE: Final = re.compile(r"[a-z0-9][a-z0-9._@-]*\Z")
 """Names that are their own RFC 4514 escape and their own normal form."""
+_SINGLE: Final = frozenset(t.name for t in ATTRIBUTE_TYPES if t.single)
 _CANONICAL: Final = {t.name.lower(): t.name for t in ATTRIBUTE_TYPES} | {
     alias.lower(): t.name for t in ATTRIBUTE_TYPES for alias in t.aliases
 }
@@ -550,7 +551,7 @@ class Directory:
         ):
             if at is not None:
                 built.append((attribute, generalized_time(at)))
-        attributes = _merged(built, user.attributes, user.username)
+        attributes = self._merged(built, user.attributes, user.username)
         return EntryValues(dn, self._normals[dn], "user", user.pk, attributes, name)
 
     def _group(self, group: Group) -> EntryValues:
@@ -577,7 +578,7 @@ class Directory:
         ]
         built += extra
         built += _common(dn, group.pk.encode(), b"groupOfUniqueNames")
-        attributes = _merged(built, group.attributes, None)
+        attributes = self._merged(built, group.attributes, None)
         return EntryValues(dn, self._normals[dn], "group", -1, attributes, None, holders)
 
     def _virtual_group(self, user: User) -> EntryValues:
@@ -601,18 +602,21 @@ class Directory:
         built += _common(dn, identifier, b"groupOfUniqueNames")
         return EntryValues(dn, normal, "virtual_group", user.pk, [(n, v) for n, v in built if v])
 
-
-def _merged(
-    built: list[tuple[str, Value]], attributes: Mapping[str, Any], username: str | None
-) -> list[tuple[str, Value]]:
-    """Custom attributes take the place of built-in ones (COMPAT); what has no values is left out."""
-    custom = custom_values(attributes, username) if attributes else {}
-    if not custom:
-        return [(name, value) for name, value in built if value]
-    merged: list[tuple[str, Value]] = []
-    for name, value in built:
-        taken = custom.pop(name.lower(), None)
-        values = taken[1] if taken is not None else value
-        if values:
-            merged.append((name, values))
-    return merged + list(custom.values())
+    def _merged(
+        self, built: list[tuple[str, Value]], attributes: Mapping[str, Any], username: str | None
+    ) -> list[tuple[str, Value]]:
+        """Custom attributes take the place of built-in ones (COMPAT), or add to them; without values they are left
+        out."""
+        custom = custom_values(attributes, username) if attributes else {}
+        if not custom:
+            return [(name, value) for name, value in built if value]
+        adds = self.provider.options.custom_attributes == "add"
+        merged: list[tuple[str, Value]] = []
+        for name, value in built:
+            taken = custom.pop(name.lower(), None)
+            values = taken[1] if taken is not None else value
+            if taken is not None and adds and value and name not in _SINGLE:
+                values = [*([value] if isinstance(value, bytes) else value), *taken[1]]
+            if values:
+                merged.append((name, values))
+        return merged + list(custom.values())

@@ -177,6 +177,31 @@ def test_defaults_give_way_to_what_somebody_has() -> None:
     assert [user[n] for n in odd] == [[v.encode()] for v in odd.values()]
 
 
+def test_custom_values_add_to_the_built_in_ones_on_demand() -> None:
+    own = {
+        "mail": ["a@example.org", "alice@example.com"],
+        "uidNumber": "77",
+        "colour": "red",
+        "objectClass": "hostObject",
+    }
+    replaced, added = (
+        by_rdn(alice(email="alice@example.com", attributes=own), custom_attributes=how)[USER]
+        for how in ("replace", "add")
+    )
+    assert replaced["mail"] == [b"a@example.org", b"alice@example.com"] and replaced["objectClass"] == [b"hostObject"]
+    assert added["mail"] == [b"alice@example.com", b"a@example.org", b"alice@example.com"]
+    assert added["objectClass"][0] == b"top" and added["objectClass"][-1] == b"hostObject"
+    for entry in (replaced, added):
+        assert entry["uidNumber"] == [b"77"] and entry["colour"] == [b"red"], "one value only; nothing to add to"
+    provider = replace(PROVIDER, options=LdapOptions(custom_attributes="add"))
+    there = Snapshot(compile_people(People((alice(email="alice@example.com", attributes=own),), (), 1, 0.0), provider))
+    asked = encode.search(1, BASE, "(&(mail=alice@example.com)(mail=a@example.org))", ["mail"])
+    request = decode_message(asked, Limits())
+    assert isinstance(request, SearchRequest)
+    [entry] = decode.entries(there.search(request, there.full_view()).read(1 << 20))
+    assert entry["mail"] == [b"alice@example.com", b"a@example.org"], "each once"
+
+
 def test_what_the_rdn_says_is_in_the_entry() -> None:
     """RFC 4512 2.3.1, whatever the backend calls the user."""
     found = by_rdn(alice(uid="f" * 64), rdn_attribute="uid")
