@@ -40,18 +40,26 @@ cdef extern from *:
     /* RFC 1321 3.4, one block. */
     #define OUTPOST_ROTATE(x, n) (((x) << (n)) | ((x) >> (32 - (n))))
     #define OUTPOST_F(b, c, d) ((d) ^ ((b) & ((c) ^ (d))))
-    #define OUTPOST_G(b, c, d) ((c) ^ ((d) & ((b) ^ (c))))
+    /* Two halves that never have a bit in common: the one without b can be added before b is known. */
+    #define OUTPOST_G(b, c, d) (((c) & ~(d)) + ((b) & (d)))
     #define OUTPOST_H(b, c, d) ((b) ^ (c) ^ (d))
     #define OUTPOST_I(b, c, d) ((c) ^ ((b) | ~(d)))
     #define OUTPOST_STEP(f, a, b, c, d, k, s, t) \\
-        (a) += f((b), (c), (d)) + x[k] + (uint32_t)(t); (a) = OUTPOST_ROTATE((a), (s)) + (b);
+        (a) += x[k] + (uint32_t)(t); (a) += f((b), (c), (d)); (a) = OUTPOST_ROTATE((a), (s)) + (b);
+
+    /* Compilers make one instruction of each of these where the machine is little-endian. */
+    static inline uint32_t outpost_load(const uint8_t *p) {
+        return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+    }
+    static inline void outpost_store(uint8_t *p, uint32_t x) {
+        p[0] = (uint8_t)x; p[1] = (uint8_t)(x >> 8); p[2] = (uint8_t)(x >> 16); p[3] = (uint8_t)(x >> 24);
+    }
 
     static void outpost_md5_block(uint32_t *state, const uint8_t *block) {
         uint32_t a = state[0], b = state[1], c = state[2], d = state[3], x[16];
-        int i;
-        for (i = 0; i < 16; i++)
-            x[i] = (uint32_t)block[4 * i] | (uint32_t)block[4 * i + 1] << 8
-                 | (uint32_t)block[4 * i + 2] << 16 | (uint32_t)block[4 * i + 3] << 24;
+    #define L(i) x[i] = outpost_load(block + 4 * i);
+        L(0) L(1) L(2) L(3) L(4) L(5) L(6) L(7) L(8) L(9) L(10) L(11) L(12) L(13) L(14) L(15)
+    #undef L
     #define S OUTPOST_STEP
         S(OUTPOST_F,a,b,c,d, 0, 7,0xd76aa478) S(OUTPOST_F,d,a,b,c, 1,12,0xe8c7b756)
         S(OUTPOST_F,c,d,a,b, 2,17,0x242070db) S(OUTPOST_F,b,c,d,a, 3,22,0xc1bdceee)
@@ -90,6 +98,7 @@ cdef extern from *:
     }
     """
     void md5_block "outpost_md5_block" (uint32_t *state, const uint8_t *block) noexcept nogil
+    void store "outpost_store" (uint8_t *p, uint32_t x) noexcept nogil
 
 
 TOO_SHORT = 1
@@ -171,7 +180,6 @@ cdef void md5_update(Md5 *digest, const uint8_t *data, Py_ssize_t size) noexcept
 cdef void md5_finish(Md5 *digest, uint8_t *out) noexcept nogil:
     cdef uint64_t bits = digest.length << 3
     cdef Py_ssize_t used = <Py_ssize_t>(digest.length & 63)
-    cdef int i
     digest.block[used] = 0x80
     used += 1
     if used > 56:
@@ -179,11 +187,13 @@ cdef void md5_finish(Md5 *digest, uint8_t *out) noexcept nogil:
         md5_block(digest.state, digest.block)
         used = 0
     memset(&digest.block[used], 0, <size_t>(56 - used))
-    for i in range(8):
-        digest.block[56 + i] = <uint8_t>(bits >> (8 * i))
+    store(&digest.block[56], <uint32_t>bits)
+    store(&digest.block[60], <uint32_t>(bits >> 32))
     md5_block(digest.state, digest.block)
-    for i in range(16):
-        out[i] = <uint8_t>(digest.state[i >> 2] >> (8 * (i & 3)))
+    store(&out[0], digest.state[0])
+    store(&out[4], digest.state[1])
+    store(&out[8], digest.state[2])
+    store(&out[12], digest.state[3])
 
 
 cdef inline bint same_octets(const uint8_t *a, const uint8_t *b, Py_ssize_t size) noexcept nogil:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -22,7 +23,10 @@ from outpost.radius.observer import DropReason, RadiusObserver
 from outpost.radius.service import Answer, Gate, Login, Outcome, RadiusService
 
 RECEIVE_BUFFER = 4 << 20
-"""Octets of datagrams the kernel keeps while the loop is busy; it may allow less (net.core.rmem_max)."""
+"""Octets of datagrams the kernel keeps while the loop is busy.
+
+It allows no more than net.core.rmem_max, unless the process has CAP_NET_ADMIN.
+"""
 
 BATCHES = 4
 """Batches taken in one turn of the loop; then the others have theirs."""
@@ -32,8 +36,9 @@ STARTS = 4
 
 SWEEP_S = 1.0
 
+SO_RCVBUFFORCE = getattr(socket, "SO_RCVBUFFORCE", 33)
 IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
-"""Linux's number; Python names it from 3.14 on."""
+"""Linux's numbers; Python names the latter from 3.14 on."""
 
 
 @final
@@ -134,6 +139,8 @@ class RadiusServer:
         self._loop = asyncio.get_running_loop()
         for sock in sockets:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            with contextlib.suppress(PermissionError):
+                sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
             if sock.family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             else:
