@@ -1,8 +1,11 @@
 """Hostile datagrams against exchange and service: nothing crashes, nothing is wrongly accepted, memory is bounded."""
 
+import asyncio
 import contextlib
+import itertools
 import os
 import random
+import socket
 import tracemalloc
 from collections.abc import Iterator
 
@@ -12,7 +15,16 @@ from hypothesis import strategies as st
 
 from outpost._fastradius import Packet, SharedSecret, decode, encode_request
 from outpost.errors import DecodeError
-from outpost.identity import Accepted, Decision, RadiusProvider, ReplyAttributes, Secret, Source
+from outpost.identity import (
+    Accepted,
+    Decision,
+    RadiusProvider,
+    ReplyAttributes,
+    Secret,
+    Source,
+    Unavailable,
+    UnavailableReason,
+)
 from outpost.radius._intake import Request
 from outpost.radius.attributes import Flawed, Renderer
 from outpost.radius.clients import ClientTable
@@ -20,6 +32,7 @@ from outpost.radius.describe import describe_packet
 from outpost.radius.dictionary import shipped
 from outpost.radius.exchange import DEFAULTS, Exchange
 from outpost.radius.packet import Code, decode_attributes
+from outpost.radius.server import RadiusServer
 from outpost.radius.service import Answer, Login, RadiusService
 from tests import oracle_radius as oracle
 from tests.radius.testbed import ALICE, SECRET, Recorder, login, provider
@@ -115,6 +128,72 @@ def test_a_million_hostile_datagrams() -> None:
         run(100_000, seed)
     assert tracemalloc.get_traced_memory()[0] < before + (4 << 20)
     tracemalloc.stop()
+
+
+class Unsure(Strict):
+    """Knows the one user, and nothing about others."""
+
+    async def authenticate(self, provider: RadiusProvider, username: str, secret: Secret, source: Source) -> Decision:
+        return Unavailable(UnavailableReason.BACKEND_DOWN)
+
+    resume = authenticate  # type: ignore[assignment]
+
+
+def is_right(reply: bytes, sent: list[bytes]) -> bool:
+    """Somebody asked for this reply with the right credentials, or for Status-Server."""
+    for data in sent:
+        if len(data) >= 20 and data[1] == reply[1] and oracle.response_holds(reply, data[4:20], SECRET):
+            packet = decode(data, SHARED)
+            if isinstance(packet, Packet) and (
+                packet.code == 12 or (packet.user_name, packet.user_password) == (b"alice", b"wonderland")
+            ):
+                return True
+    return False
+
+
+async def run_through_sockets(count: int, seed: int) -> None:
+    now = 0.0
+    observer = Recorder()
+    server = RadiusServer(Unsure(), observer, clock=lambda: now, epoch=lambda: 0.0)
+    server.serve([provider()])
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    sock.bind(("127.0.0.1", 0))
+    await server.start([sock])
+    loop, accepted = asyncio.get_running_loop(), 0
+    loop.remove_reader(sock.fileno())
+    (listener,) = server._listeners
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as device:
+        device.connect(sock.getsockname())
+        datagrams = mutations(random.Random(seed), count)
+        while batch := list(itertools.islice(datagrams, listener.datagrams.batch)):
+            for data in batch:
+                device.send(data)
+            assert server._express.turn(listener.datagrams) == len(batch)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    reply = device.recv(5000)
+                    if reply[0] == Code.ACCESS_ACCEPT:
+                        accepted += 1
+                        assert is_right(reply, batch)
+            observer.notices.clear()
+            observer.answers.clear()
+            # Beyond the life of replies, and of requests in work.
+            now += 70.0
+            server._exchange.handle_deadline(now)
+    assert observer.failures == [] and accepted > count // 1000
+    await server.stop()
+    assert server.pending == 0
+
+
+async def test_hostile_datagrams_through_sockets() -> None:
+    await run_through_sockets(20_000, 1)
+
+
+@pytest.mark.slow
+async def test_a_million_hostile_datagrams_through_sockets() -> None:
+    await run_through_sockets(1_000_000, 2)
 
 
 @given(st.binary(max_size=300), st.booleans())
