@@ -101,7 +101,7 @@ def outpost(url: str, options: list[str]) -> Iterator[Running]:
                 told = json.loads(line)
                 if told["event"] == "listening" and told["service"] == "radius":
                     port = int(told["address"].rpartition(":")[2])
-                if told["event"] == "ready":
+                if told["event"] == "started":
                     break
             drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
             yield Running(process.pid, port)
