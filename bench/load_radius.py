@@ -187,6 +187,8 @@ def answers(socks: list[socket.socket]) -> Counter[tuple[int, int, int]]:
 
 def slow(logins: int, delay_s: float, options: list[str]) -> None:
     """Slow logins beside quick requests."""
+    # Longer than a login is given as a rule: here they are to wait, not to end.
+    options = [f"authentik.login_timeout={delay_s + 60:g}s", *options]
     with stub(logins) as (url, pipe), outpost(url, options) as running, client(running.port) as known:
         until_known(running, known)
         print(f"nobody waits: {'; '.join(watch(running, 4.0).rows())}", flush=True)
