@@ -155,6 +155,9 @@ def test_ldap3_reads_the_schema_and_every_entry_by_it(running: Appliance, scheme
         [alice] = there.entries
         assert isinstance(alice.uidNumber.value, int)
         assert alice["ak-active"].value is True
+        # ldap3 asks for classes that the schema names only, though this name is none by RFC 4512.
+        there.search(BASE, "(&(objectClass=goauthentik.io/ldap/user)(cn=alice))", attributes=["objectClass"])
+        assert [entry.entry_dn for entry in there.entries] == [user_dn("alice")]
         with pytest.raises(ldap3.core.exceptions.LDAPAttributeError):
             there.search(BASE, "(noSuchThing=x)", attributes=["cn"])
 
@@ -222,6 +225,24 @@ def test_python_ldap(running: Appliance) -> None:
         if not answer.cookie:
             break
     assert len(found) == len(set(found)) >= 8
+    there.unbind_s()
+
+
+def test_python_ldap_reads_the_schema(running: Appliance) -> None:
+    ldap = pytest.importorskip("ldap", reason="python-ldap could not be built here")
+    from ldap.schema import AttributeType, ObjectClass, SubSchema
+
+    there = ldap.initialize(running.url())
+    there.simple_bind_s(SERVICE_DN, "service-pw")
+    dn = there.search_subschemasubentry_s()
+    schema = SubSchema(there.read_subschemasubentry_s(dn))
+    assert schema.get_obj(AttributeType, "mail").equality == "caseIgnoreIA5Match"
+    [(_, alice)] = there.search_s(user_dn("alice"), ldap.SCOPE_BASE, "(objectClass=*)", ["*", "+"])
+    assert {name for name in alice if schema.get_obj(AttributeType, name) is None} == set()
+    unnamed = {name.decode() for name in alice["objectClass"] if schema.get_obj(ObjectClass, name.decode()) is None}
+    assert unnamed == {"goauthentik.io/ldap/user"}
+    must, may = schema.attribute_types([name.decode() for name in alice["objectClass"] if b"/" not in name])
+    assert must and len(may) > 30
     there.unbind_s()
 
 
