@@ -15,7 +15,7 @@ from outpost.radius.observer import DropReason
 from outpost.radius.packet import Code, code_name
 
 LOGGER = "outpost.radius"
-ACCESS_ACCEPT = int(Code.ACCESS_ACCEPT)
+ACCESS_ACCEPT, STATUS_SERVER = int(Code.ACCESS_ACCEPT), int(Code.STATUS_SERVER)
 LONGEST_NAME = 256
 """Characters of a user name in a line."""
 
@@ -35,18 +35,24 @@ class RadiusMeter:
         self._answered = Requests()
         """By app, code of the reply, whether the request was signed, and reason."""
         self._dropped = Tally("outpost_radius_dropped", "RADIUS datagrams left unanswered.", ("reason", "app"))
+        self._status = Tally("outpost_radius_status", "Status-Server requests answered.", ("app",))
         self._resent = Tally("outpost_radius_resent", "RADIUS replies sent again.", ("app",))
         self._bugs = Tally("outpost_radius_bugs", "Datagrams that failed inside.", ())
 
     def answered(
         self, code: int, reply: int, app: str, client: str, username: str, reason: str, took_s: float, signed: bool
     ) -> None:
-        """Counts, and tells."""
-        self._answered.count((app, reply, signed, reason), took_s)
-        if not self._log.wants("info"):
+        """Counts, and tells. A question about our health is no login: it has its own counter and is told at `debug`."""
+        level = "info"
+        if code == STATUS_SERVER:
+            self._status.add((app,))
+            level = "debug"
+        else:
+            self._answered.count((app, reply, signed, reason), took_s)
+        if not self._log.wants(level):
             return
         shown = username[:LONGEST_NAME]
-        if self._log.is_json:
+        if self._log.is_json and level == "info":
             self._lines.answered(
                 time.time(), app, client, code_name(code), code_name(reply), str(reason), took_s, shown
             )
@@ -63,7 +69,7 @@ class RadiusMeter:
         }
         if not reason:
             del line["reason"]
-        self._log.put("info", LOGGER, "Radius Request", line)
+        self._log.put(level, LOGGER, "Radius Request", line)
 
     def accepts(self, app: str, client: str) -> Accepts | None:
         """Counts and tells the same, from C."""
@@ -123,7 +129,7 @@ class RadiusMeter:
             lambda key: (code_name(key[1]), "true" if key[2] else "false", key[0]),
             {},
         )
-        for ours in (self._dropped, self._resent, self._bugs):
+        for ours in (self._dropped, self._status, self._resent, self._bugs):
             yield ours.family({})
         opened, expired, pending = self._challenges
         yield CounterMetricFamily("outpost_radius_challenges", "RADIUS challenges opened.", value=opened)

@@ -132,6 +132,7 @@ def test_radius_names_labels_and_lines(desk) -> None:
     meter.dropped(DropReason.UNKNOWN_CLIENT, "")
     meter.noticed(DropReason.UNKNOWN_CLIENT, "", "198.51.100.1", 4)
     meter.resent("wifi")
+    meter.answered(12, 2, "wifi", "192.0.2.9", "", "", 0.001, True)
     meter.challenges(5, 2, 1)
     meter.explained("wifi", "192.0.2.9", "bob", "why")
     assert desk.value("authentik_outpost_radius_request_duration_seconds_count", outpost_name="hub", app="wifi") == 2
@@ -140,7 +141,9 @@ def test_radius_names_labels_and_lines(desk) -> None:
     assert desk.value("outpost_radius_replies_total", code="Access-Accept", signed="true", app="wifi") == 1
     assert desk.value("outpost_radius_dropped_total", reason="unknown_client", app="") == 1
     assert desk.value("outpost_radius_challenges_pending") == 1
-    accept, reject, drop, detail = desk.lines()
+    assert desk.value("outpost_radius_status_total", app="wifi") == 1, "asking for health is no login"
+    accept, reject, drop, status, detail = desk.lines()
+    assert (status["level"], status["code"], status["reply"]) == ("debug", "Status-Server", "Access-Accept")
     assert (accept["event"], accept["reply"], "reason" in accept) == ("Radius Request", "Access-Accept", False)
     assert (reject["username"], reject["reason"]) == ("bob\nforged", "invalid_credentials")
     assert (drop["reason"], drop["suppressed"]) == ("unknown_client", 4)
