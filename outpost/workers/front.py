@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import final
 
-from outpost.credentials._believed import Entry
+from outpost.credentials._believed import Believed, Entry, Who
 from outpost.credentials.cache import NEVER, CredentialsCache
 from outpost.credentials.gate import GateSettings, is_cached, service_of
 from outpost.errors import BackendError, BackendTimeout, LimitExceeded
@@ -60,7 +60,7 @@ class Front:
     ) -> None:
         self._calls = calls
         self._settings = settings
-        self._clock = clock
+        self.clock = self._clock = clock
         self._epoch = epoch
         self._cache = CredentialsCache(settings.cache, hash_key)
         self._subscribers: list[Publish] = []
@@ -69,6 +69,15 @@ class Front:
         self._raced = 0
 
     # -- logins ---------------------------------------------------------------------------------------
+
+    @property
+    def believed(self) -> Believed:
+        """Remembered logins, for whoever answers requests in C: a hit there is what `known` would say."""
+        return self._cache.believed
+
+    def whom(self, provider: Provider, username: str) -> Who | None:
+        """What to look somebody up by in `believed`; None if his logins are not remembered."""
+        return Who(service_of(provider), provider.pk, username) if is_cached(provider, self._settings) else None
 
     def known(self, provider: Provider, username: str, secret: bytes, source: Source) -> Accepted | None:
         """The decision if it may be given without asking anybody; None says nothing about the credentials."""
