@@ -29,7 +29,7 @@ from outpost.identity import Revoked, Secret, Served
 from outpost.ldap.directories import Directories, shelved
 from outpost.ldap.operations.search import SearchLimits
 from outpost.ldap.server import ServerLimits
-from outpost.ldap.tls import TlsSettings
+from outpost.ldap.tls import TlsSettings, self_signed
 from outpost.observe.logs import LogWriter
 from outpost.observe.metrics import Exposition, gauges, totals
 from outpost.radius.dictionary import DictionarySettings
@@ -178,6 +178,7 @@ class Appliance:
         source, log = self._source, self._log
         process = settings.part(ProcessSettings)
         gate, options = gate_settings(settings), server_options(settings)
+        certificate, class_key = self_signed(), Secret(os.urandom(32))
 
         def configure(listeners: tuple[str, ...]) -> Configure:
             return Configure(
@@ -193,6 +194,8 @@ class Appliance:
                 drain_s=process.drain_s,
                 gate=gate,
                 **options._asdict(),
+                default_certificate=certificate,
+                class_key=class_key,
             )
 
         def state() -> State:

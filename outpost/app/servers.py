@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, final
 from prometheus_client.core import Metric
 
 from outpost.config.values import Network
-from outpost.identity import Served
+from outpost.identity import CertificateKeyPair, Served
 from outpost.ldap.directories import Directories
 from outpost.ldap.operations.bind import Sessions
 from outpost.ldap.operations.external import Voucher
@@ -55,12 +55,21 @@ class People(NamedTuple):
     voucher: Voucher | None = None
 
 
+class Shared(NamedTuple):
+    """What several processes have in common, so that clients cannot tell them apart."""
+
+    prompts: Prompts
+    """Who keeps those of RADIUS."""
+    default_certificate: CertificateKeyPair
+    class_key: bytes
+
+
 @final
 class Servers:
     """Both servers of this process, on one event loop.
 
-    outpost_name: by service, what the metrics' label says; is_ready: whether RADIUS logins can work now; prompts: who
-    keeps those of RADIUS, by default this process. Raises ConfigError.
+    outpost_name: by service, what the metrics' label says; is_ready: whether RADIUS logins can work now; shared:
+    with other processes. Raises ConfigError.
     """
 
     def __init__(
@@ -73,7 +82,7 @@ class Servers:
         outpost_name: Callable[[str], str],
         is_ready: Callable[[], bool],
         people: People,
-        prompts: Prompts | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._ldap_meter = LdapMeter(log, lambda: outpost_name("ldap"))
         self._ldap = LdapServer(
@@ -84,6 +93,7 @@ class Servers:
             passwords=people.passwords,
             voucher=people.voucher,
             tls=options.tls,
+            default_certificate=None if shared is None else shared.default_certificate,
             limits=options.limits,
             search_limits=options.search,
             trusted_proxies=options.trusted_proxies,
@@ -95,7 +105,8 @@ class Servers:
             is_ready=is_ready,
             dictionary=dictionary.load(options.dictionaries.dictionaries),
             limits=options.exchange,
-            conversations=prompts,
+            conversations=None if shared is None else shared.prompts,
+            class_key=None if shared is None else shared.class_key,
         )
 
     def serve(self, served: Served) -> set[str]:

@@ -22,7 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from outpost import __version__
 from outpost.app import hardening
-from outpost.app.servers import LDAP_LISTENERS, Options, People, Servers
+from outpost.app.servers import LDAP_LISTENERS, Options, People, Servers, Shared
 from outpost.credentials.cache import NEVER
 from outpost.errors import ConfigError, DecodeError
 from outpost.observe import logs
@@ -145,7 +145,7 @@ class Worker:
                 front if configure.can_change_passwords else None,
                 front if configure.can_vouch else None,
             ),
-            prompts=Prompts(),
+            shared=Shared(Prompts(), configure.default_certificate, configure.class_key.reveal()),
         )
 
     async def _linger(self, servers: Servers) -> None:

@@ -14,7 +14,7 @@ from typing import Protocol, final
 
 from outpost._fastber import Limits
 from outpost.errors import DecodeError
-from outpost.identity import LdapProvider, Publish, Revoked, Served
+from outpost.identity import CertificateKeyPair, LdapProvider, Publish, Revoked, Served
 from outpost.ldap import results
 from outpost.ldap._hotpath import HotPath
 from outpost.ldap.certificates import ClientCertificate
@@ -107,6 +107,7 @@ class LdapServer:
         passwords: Changer | None = None,
         voucher: Voucher | None = None,
         tls: TlsSettings | None = None,
+        default_certificate: CertificateKeyPair | None = None,
         limits: ServerLimits | None = None,
         search_limits: SearchLimits | None = None,
         trusted_proxies: Sequence[Network] = (),
@@ -145,7 +146,9 @@ class LdapServer:
         )
         self.hotpath.serve(self.service.providers)
         self._directories = directories
-        self._certificates = Certificates(tls or TlsSettings(), can_vouch=voucher is not None)
+        self._certificates = Certificates(
+            tls or TlsSettings(), can_vouch=voucher is not None, default=default_certificate
+        )
         self._trusted = tuple(trusted_proxies)
         self._unsubscribe = gate.subscribe(self._revoked)
         self._sockets: list[tuple[socket.socket, str]] = []

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from outpost.errors import ConfigError
-from outpost.identity import CertificateKeyPair, Served
+from outpost.identity import CertificateKeyPair, Secret, Served
 from outpost.ldap.certificates import ClientCertificate, Part, read
 
 DEFAULT_NAME = "outpost default certificate"
@@ -78,14 +78,17 @@ def read_trust(path: Path) -> Trust:
 class Certificates:
     """The certificates of all providers, and of clients; handshakes begun later see what changed.
 
-    can_vouch: somebody logs in the holders of certificates.  Raises ConfigError for settings that cannot be used.
+    can_vouch: somebody logs in the holders of certificates; default: for names without one, generated if not given.
+    Raises ConfigError for settings that cannot be used.
     """
 
-    def __init__(self, settings: TlsSettings, *, can_vouch: bool = False) -> None:
+    def __init__(
+        self, settings: TlsSettings, *, can_vouch: bool = False, default: CertificateKeyPair | None = None
+    ) -> None:
         self._settings = settings
         self._can_vouch = can_vouch
         self._trust = None if settings.client_ca is None else read_trust(settings.client_ca)
-        self._generated = _self_signed()
+        self._generated = self_signed() if default is None else default
         self._default = self._made_default()
         self._made: dict[bytes, tuple[ssl.SSLContext, frozenset[str]]] = {}
         self._by_server_name: dict[str, ssl.SSLContext] = {}
@@ -140,7 +143,8 @@ class Certificates:
         return None if not der else read(der, self._settings.client_certificate_user)
 
     def _made_default(self) -> ssl.SSLContext:
-        context = _context(*self._generated, self._trust)
+        pair = self._generated
+        context = _context(pair.certificate_chain, pair.private_key.reveal(), self._trust)
         context.sni_callback = self._choose
         return context
 
@@ -222,7 +226,7 @@ def _no_password() -> str:
     raise ValueError("the private key is encrypted")
 
 
-def _self_signed() -> tuple[bytes, bytes]:
+def self_signed() -> CertificateKeyPair:
     """A certificate for every name nobody configured one for."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, DEFAULT_NAME)])
@@ -244,10 +248,10 @@ def _self_signed() -> tuple[bytes, bytes]:
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(key, hashes.SHA256())
     )
-    return (
-        certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+    octets = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+    return CertificateKeyPair(DEFAULT_NAME, certificate.public_bytes(serialization.Encoding.PEM), Secret(octets))
 
 
 def _folded(name: str) -> str:

@@ -66,7 +66,8 @@ class RadiusServer:
 
     gate: `outpost.credentials.gate.Gate` fits; observer: counters and log lines; is_ready: whether logins can work
     now, for Status-Server; dictionary: `outpost.radius.dictionary.load(files)` for files of the operator's, by
-    default what is shipped; conversations: who keeps the prompts, by default this process; clock: monotonic seconds.
+    default what is shipped; conversations, class_key: who keeps the prompts, and the key of Class, by
+    default this process and its own; clock: monotonic seconds.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class RadiusServer:
         dictionary: Dictionary | None = None,
         limits: Limits = DEFAULTS,
         conversations: Prompts | None = None,
+        class_key: bytes | None = None,
         clock: Callable[[], float] = time.monotonic,
         epoch: Callable[[], float] = time.time,
     ) -> None:
@@ -94,6 +96,7 @@ class RadiusServer:
             epoch=epoch,
             random=os.urandom,
             conversations=conversations,
+            class_key=class_key,
         )
         self._express = Express(
             self._exchange,

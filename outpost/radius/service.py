@@ -106,7 +106,7 @@ class RadiusService:
 
     gate: who decides logins; is_ready: whether logins can work now, for Status-Server; clock: monotonic seconds;
     epoch: seconds since the epoch; random: octets from a safe source; conversations: who keeps the prompts, by default
-    the service itself.
+    the service itself; class_key: what hides session handles in Class, where other processes have the same.
     """
 
     def __init__(
@@ -120,6 +120,7 @@ class RadiusService:
         epoch: Callable[[], float],
         random: Callable[[int], bytes],
         conversations: Prompts | None = None,
+        class_key: bytes | None = None,
     ) -> None:
         self._gate = gate
         self._observer = observer
@@ -128,7 +129,7 @@ class RadiusService:
         self._epoch = epoch
         self._renderer = Renderer(dictionary, random)
         self._conversations: Prompts = Conversations(random) if conversations is None else conversations
-        self._class_key = random(32)
+        self._class_key = random(32) if class_key is None else class_key
         self.lasting: dict[int, tuple[Accepted, Client, bytes]] = {}
         """By id: logins, and what every Access-Accept to a plain one carries; for `outpost.radius._express`, too."""
         self._status_asked: dict[str, int] = {}

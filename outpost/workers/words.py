@@ -13,6 +13,7 @@ from outpost.config.values import Network
 from outpost.credentials.gate import GateSettings
 from outpost.identity import (
     Accepted,
+    CertificateKeyPair,
     Changed,
     Identity,
     Rejected,
@@ -78,6 +79,9 @@ class Configure:
     dictionaries: DictionarySettings
     exchange: ExchangeLimits
     trusted_proxies: tuple[Network, ...]
+    default_certificate: CertificateKeyPair
+    class_key: Secret
+    """Of RADIUS, hides session handles."""
 
 
 @dataclass(frozen=True, slots=True)

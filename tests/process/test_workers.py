@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -247,6 +248,8 @@ async def test_all_serve_the_same_and_what_is_revoked_is_revoked_in_all(path: Pa
             for client in clients:
                 assert await client.bind(user_dn("ann"), "ann-one") == INVALID
                 assert await client.bind(user_dn("ann"), "ann-two") == OK
+        shown = {ssl.get_server_certificate(("127.0.0.1", running.ports["ldaps"])) for _ in range(8)}
+        assert len(shown) == 1, "one certificate, whoever answers"
         for pid in workers(running):
             told = Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
             assert b"OUTPOST" not in told and str(path).encode() not in told
@@ -404,7 +407,7 @@ async def test_direct_searches_are_fresh_at_each(path: Path) -> None:
 
 
 def test_they_do_not_outlive_the_parent(path: Path) -> None:
-    with appliance(path, "--workers", "2") as running:
+    with team(path) as running:
         pids = workers(running)
         running.process.kill()
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))

@@ -13,7 +13,7 @@ import outpost
 from outpost import __version__
 from outpost.credentials.gate import Gate, GateSettings
 from outpost.errors import ConfigError
-from outpost.identity import Secret
+from outpost.identity import CertificateKeyPair, Secret
 from outpost.ldap.operations.search import SearchLimits
 from outpost.ldap.server import ServerLimits
 from outpost.ldap.tls import TlsSettings
@@ -67,6 +67,8 @@ def configure(listeners: tuple[str, ...]) -> Configure:
         dictionaries=DictionarySettings(),
         exchange=Limits(),
         trusted_proxies=(),
+        default_certificate=CertificateKeyPair("default", b"", Secret(b"")),
+        class_key=Secret(b""),
     )
 
 
