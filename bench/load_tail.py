@@ -207,6 +207,8 @@ def run(day: Day, rate: float) -> bool:
                 "-w",
                 SERVICE[1],
             )
+            stack.callback(binds.kill)
+            stack.callback(searches.kill)
             found = {"warm binds": figures(binds), "searches": figures(searches)}
         dead = sum(not is_alive(there) for there in idle)
     for name, of in found.items():
