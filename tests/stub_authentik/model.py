@@ -116,7 +116,7 @@ class Provider:
     fields: dict[str, Any] = field(default_factory=dict)
     """What else the outposts' endpoint shows."""
     attributes: bytes | None = None
-    """RADIUS reply packet of the property mappings; None without any, or when one raised."""
+    """RADIUS reply packet of the property mappings; None when one raised."""
     is_searchable: bool = True
     """Users who `can_search` may do so here."""
 

@@ -36,6 +36,8 @@ from tests.stub_authentik.rest import Rest, html
 
 LDAP_TOKEN = "stub-ldap-token"
 RADIUS_TOKEN = "stub-radius-token"
+NO_ATTRIBUTES = bytes.fromhex("01 5a 00 14") + bytes(16)
+"""The packet that a RADIUS provider without property mappings makes."""
 
 
 @dataclass
@@ -307,6 +309,8 @@ class Stub:
         """A provider with its application, which members of `groups` may use (None: everybody)."""
         flow = fields.pop("flow", "default-authentication-flow")
         provider = Provider(len(self.providers) + 1, name, outpost.service, app or name, flow, fields=fields)
+        if outpost.service == "radius":
+            provider.attributes = NO_ATTRIBUTES
         self.providers[provider.pk] = provider
         allowed = None if groups is None else frozenset(group.pk for group in groups)
         self.apps[provider.app] = Application(provider.app, allowed)
