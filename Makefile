@@ -86,6 +86,11 @@ bench-check: $(VENV)/test.stamp  ## codec and search against bench/baseline.json
 bench-baseline: $(VENV)/test.stamp  ## store the ratios of this machine and build instead
 	$(BIN)/pytest -q --renew --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name bench/check.py
 
+# SCALE= makes it smaller: make scale SCALE="--users 10000 --groups 500".
+scale: $(VENV)/test.stamp  ## memory, compiling, refreshing and a warm start with 100,000 users of a server (10 minutes)
+	@.ci/packages build bench || true
+	$(BIN)/python -m bench.load_scale $(SCALE)
+
 # TAIL= shortens or changes it: make tail TAIL="--seconds 60 --workers 2". The stub of the tests is the server.
 tail: $(VENV)/test.stamp  ## a bad day: the slowest of warm binds between refreshes, slow readers and handshakes (10 minutes)
 	@.ci/packages build bench || true
@@ -99,4 +104,4 @@ clean:  ## remove what was built
 	find outpost \( -name '*.so' -o -name '*.c' \) -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help build run commands lint test slow fuzz micro bench bench-check bench-baseline tail wheel clean
+.PHONY: help build run commands lint test slow fuzz micro bench bench-check bench-baseline scale tail wheel clean
