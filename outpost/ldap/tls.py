@@ -180,7 +180,9 @@ class Certificates:
         return self._otherwise
 
     def _choose(self, there: ssl.SSLObject | ssl.SSLSocket, server_name: str | None, _: ssl.SSLContext) -> None:
-        there.context = self.chosen(server_name)
+        chosen = self.chosen(server_name)
+        if chosen is not there.context:
+            there.context = chosen
 
 
 def context_of(pair: CertificateKeyPair, trust: Trust | None) -> ssl.SSLContext:
@@ -203,6 +205,8 @@ def _context(chain: bytes, key: bytes, trust: Trust | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    # OpenSSL makes two for each TLS 1.3 session. A client that resumes uses one and gets the next with the new session.
+    context.num_tickets = 1
     with _in_memory(chain.rstrip() + b"\n" + key.strip() + b"\n") as path:
         context.load_cert_chain(path, password=_no_password)
     if trust is not None:
