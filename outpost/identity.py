@@ -187,7 +187,8 @@ class LdapOptions:
     strict_bind_dn: bool = False
     """Of all DNs only the entry's own binds; otherwise `cn=name,<anything>,BASE` does too."""
     password_modify: bool = True
-    """Users may change their own passwords (RFC 3062), where the directory file can be written."""
+    """Users may change their own passwords (RFC 3062), where the directory file can be written, or the server lets
+    them."""
     bind_names: tuple[str, ...] = ()
     """What binds besides DNs: `username`, `mail`, `upn` (the login name before `@domain`). A name that two providers
     would take means neither."""

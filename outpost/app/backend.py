@@ -64,6 +64,7 @@ def _authentik(settings: Settings, log: LogWriter, publish: Publish, set_connect
         is_connected=False,
         families=meter.families,
         sessions=backend.sessions,
+        passwords=backend,
         stored=None if part.cache_path is None else StoredArenas(part.cache_path),
     )
 

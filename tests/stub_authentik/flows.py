@@ -241,6 +241,54 @@ class Executor:
             self.stub.logins += 1
             return self._done(plan)
 
+        async def _prompt(self, stage: Stage, plan: Plan, content: dict[str, Any] | None) -> web.StreamResponse:
+            if content is None:
+                return self._form(stage)
+            asked = [(key, required) for key, kind, required in stage.fields if kind not in ("static", "hidden")]
+            missing = {key: REQUIRED for key, required in asked if required and key not in content}
+            if missing:
+                return self._form(stage, **missing)
+            given = {content[key] for key, kind, _ in stage.fields if kind == "password"}
+            if len(given) > 1:
+                return self._form(stage, non_field_errors=error("Passwords don't match."))
+            if any(len(one) < stage.shortest for one in given):
+                return self._form(stage, non_field_errors=error(self.stub.policy_message))
+            plan.data |= content
+            return self._done(plan)
+
+        async def _write(self, stage: Stage, plan: Plan, content: dict[str, Any] | None) -> web.StreamResponse:
+            user = plan.pending or self.session.user
+            if user is None or not plan.data:
+                return self._denied("No Pending data.")
+            if "password" in plan.data and self.stub.writes_passwords:
+                self.stub.set_password(user, plan.data["password"])
+                # The session that changed it lives on under another key.
+                self.executor.sessions.pop(self.session.key, None)
+                self.session.key = secrets.token_hex(16)
+                self.executor.sessions[self.session.key] = self.session
+                self.session.secret_revision = user.secret_revision
+            return self._done(plan)
+
+        def _form(self, stage: Stage, **errors: object) -> web.StreamResponse:
+            fields = [
+                {
+                    "field_key": key,
+                    "label": key.title(),
+                    "type": kind,
+                    "required": required,
+                    "placeholder": key.title(),
+                    "initial_value": "",
+                    "order": i,
+                    "sub_text": "",
+                    "choices": None,
+                }
+                for i, (key, kind, required) in enumerate(stage.fields)
+            ]
+            shown: dict[str, Any] = {"component": "ak-stage-prompt", "fields": fields}
+            if errors:
+                shown["response_errors"] = errors
+            return self._send(shown)
+
         async def _deny(self, stage: Stage, plan: Plan, content: dict[str, Any] | None) -> web.StreamResponse:
             return self._denied("Unknown error")
 

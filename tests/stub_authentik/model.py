@@ -139,7 +139,7 @@ class Outpost:
 
 @dataclass
 class Stage:
-    """One stage; kinds: identification, password, mfa, login, deny, consent, dummy, logout."""
+    """One stage; kinds: identification, password, mfa, login, deny, consent, dummy, logout, prompt, write."""
 
     kind: str
     user_fields: tuple[str, ...] = ("email", "username")
@@ -148,6 +148,10 @@ class Stage:
     not_configured: str = "skip"
     duration_s: int = 0
     asks_remember: bool = False
+    fields: tuple[tuple[str, str, bool], ...] = ()
+    """Of a prompt: key, type and whether it is required."""
+    shortest: int = 0
+    """Characters that the policy of a prompt asks for."""
 
 
 @dataclass
@@ -179,12 +183,16 @@ class Plan:
     pending_name: str = ""
     failures: int = 0
     is_enrolling: bool = False
+    data: dict[str, Any] = field(default_factory=dict)
+    """What was filled in."""
 
 
 def default_flows() -> dict[str, Flow]:
     ident, password, mfa, login = Stage("identification"), Stage("password"), Stage("mfa"), Stage("login")
     embedded = Stage("identification", has_password=True, user_fields=("email", "upn", "username"))
+    prompt = Stage("prompt", fields=(("password", "password", True), ("password_repeat", "password", True)), shortest=8)
     found = [
+        Flow("default-password-change", (prompt, Stage("write")), authentication="require_authenticated"),
         Flow("default-authentication-flow", (ident, password, mfa, login), "Welcome to authentik!"),
         Flow("default-invalidation-flow", (Stage("logout"),)),
         Flow("default-provider-invalidation-flow"),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Caller = Outpost | User | None
 PAGE = {"page": "", "page_size": ""}
+PASSWORD_STAGE = "6f7ad5ce-23c3-4d3e-b7a3-0b4c6f7fd0aa"
+"""The password stage, as far as users configure it."""
 COMPLETE = {**PAGE, "ordering": "pk", "include_groups": "true"}
 """How the users are listed for a complete copy."""
 
@@ -63,6 +65,7 @@ class Rest:
             web.get(f"{api}/core/tokens/", self._guard(self.tokens)),
             web.get(f"{api}/core/users/", self._guard(self.users)),
             web.get(f"{api}/core/users/me/", self._guard(self.me)),
+            web.get(f"{api}/stages/all/user_settings/", self._guard(self.user_settings)),
             web.get(f"{api}/core/users/{{pk:[0-9]+}}/", self._guard(self.one_user)),
             web.get(f"{api}/core/groups/", self._guard(self.groups)),
             web.get(f"{api}/core/groups/{{pk}}/", self._guard(self.one_group)),
@@ -103,6 +106,24 @@ class Rest:
             return outpost
         session = self._stub.executor.find(request)
         return session.user if session else None
+
+    def user_settings(self, request: web.Request, caller: Caller) -> web.Response:
+        """What users may configure; not recorded, after the server's `StageViewSet.user_settings`."""
+        stub = self._stub
+        totp = {
+            "title": "TOTP Authenticator Setup Stage",
+            "component": "ak-user-settings-authenticator-totp",
+            "object_uid": "0f9a56e2-0d2b-4c35-9be7-31cbdb2d4f63",
+            "configure_url": f"{stub.prefix}/flows/-/configure/0f9a56e2-0d2b-4c35-9be7-31cbdb2d4f63/",
+        }
+        url = stub.configure_url or f"{stub.prefix}/flows/-/configure/{PASSWORD_STAGE}/"
+        password = {
+            "title": "Password Stage",
+            "component": "ak-user-settings-password",
+            "object_uid": PASSWORD_STAGE,
+            "configure_url": url,
+        }
+        return send([totp, password] if stub.change_flow else [totp])
 
     def _not_found(self, model: str) -> Refusal:
         detail = "Not found." if self._stub.release.is_legacy else f"No {model} matches the given query."

@@ -25,6 +25,7 @@ from tests.stub_authentik.model import (
     Group,
     KeyPair,
     Outpost,
+    Plan,
     Provider,
     Release,
     Session,
@@ -32,7 +33,7 @@ from tests.stub_authentik.model import (
     default_flows,
     now_text,
 )
-from tests.stub_authentik.rest import Rest, html
+from tests.stub_authentik.rest import PASSWORD_STAGE, Rest, html
 
 LDAP_TOKEN = "stub-ldap-token"
 RADIUS_TOKEN = "stub-radius-token"
@@ -76,6 +77,13 @@ class Stub:
         self.key_pairs: dict[str, KeyPair] = {}
         self.flows: dict[str, Flow] = default_flows()
         self.executor = Executor(self)
+        self.change_flow = "default-password-change"
+        """The password stage's configuration flow; empty: it has none."""
+        self.configure_url = ""
+        """What the user settings name in its place."""
+        self.policy_message = "Password needs to be 8 characters or longer."
+        self.writes_passwords = True
+        """False: the flow skips its write stage, as it does when a policy is bound to that."""
         self.faults: list[Fault] = []
         self.max_page_size = 100_000
         self.crowd: list[User] | None = None
@@ -116,6 +124,7 @@ class Stub:
         api = f"{self.prefix}/api/v3"
         app.router.add_routes(Rest(self).routes(self.prefix))
         app.router.add_route("*", f"{api}/flows/executor/{{slug}}/", self._flow)
+        app.router.add_get(f"{self.prefix}/flows/-/configure/{PASSWORD_STAGE}/", self._configure)
         app.router.add_get(f"{self.prefix}/ws/outpost/{{pk}}/", self._channel)
         app.router.add_route("*", "/{rest:.*}", self._nothing)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
@@ -215,6 +224,18 @@ class Stub:
             async with self._worker:
                 await asyncio.sleep(self.flow_work_s)
         return await self.executor.serve(request)
+
+    async def _configure(self, request: web.Request) -> web.StreamResponse:
+        """Plan the password stage's configuration flow and lead to its page (`ConfigureFlowInitView`)."""
+        session = self.executor.find(request)
+        if session is None or session.user is None:
+            target = f"{self.prefix}/flows/-/default/authentication/?next={request.path}"
+            return web.Response(status=302, headers={"Location": target}, content_type="text/html")
+        if not self.change_flow or self.change_flow not in self.flows:
+            return html(404)
+        session.plan = Plan(self.change_flow, pending=session.user, pending_name=session.user.username)
+        target = f"{self.prefix}/if/flow/{self.change_flow}/"
+        return web.Response(status=302, headers={"Location": target}, content_type="text/html")
 
     # -- waiting for what the other side does -----------------------------------------------------
 

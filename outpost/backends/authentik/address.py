@@ -14,6 +14,8 @@ from outpost.errors import ConfigError
 SOURCE = "AUTHENTIK_HOST"
 Query = tuple[tuple[str, str], ...]
 """Query parameters in order; a name may repeat."""
+_CONFIGURE = re.compile(r"/flows/-/configure/[0-9A-Fa-f-]+/")
+_SHOWN = re.compile(r"/if/flow/([A-Za-z0-9_-]+)/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,25 @@ class Address:
         """
         inner = urlencode(query)
         return self.api(f"/flows/executor/{quote(slug, safe='')}/", (("query", inner),))
+
+    def configuration(self, path: str) -> URL:
+        """The URL of a page where users configure a stage, from the path that the server names.
+
+        A gateway may hide the sub-path from the server. Raises ValueError for another host and for any other page.
+        """
+        found = _CONFIGURE.fullmatch(path.removeprefix(self.origin).removeprefix(self.path))
+        if found is None:
+            raise ValueError("no page of this server to configure a stage")
+        return URL(f"{self.origin}{self.path}{found[0]}", encoded=True)
+
+    def flow_shown(self, location: str) -> str | None:
+        """The slug of the flow whose page a redirect leads to; None when it leads anywhere else."""
+        try:
+            path = urlsplit(location).path
+        except ValueError:
+            return None
+        found = _SHOWN.fullmatch(path.removeprefix(self.path))
+        return None if found is None else found[1]
 
     def websocket(self, outpost_pk: str, query: Query) -> URL:
         """The URL of an outpost's event channel; the slash at the end of the path is required."""

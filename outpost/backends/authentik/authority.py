@@ -185,7 +185,7 @@ class FlowAuthority:
                 turns.ran_out_of_time(loop.time())
             return Unavailable(UnavailableReason.BACKEND_TIMEOUT, "the server did not decide within the deadline")
         except BackendError as exc:
-            return Unavailable(_unavailable_reason(exc), str(exc))
+            return Unavailable(unavailable_reason(exc), str(exc))
         finally:
             if has_turn:
                 turns.give_back()
@@ -309,7 +309,8 @@ def _can_search(provider: Provider, person: Person, access: Access) -> bool:
     return provider.search_group is not None and provider.search_group in person.groups
 
 
-def _unavailable_reason(error: BackendError) -> UnavailableReason:
+def unavailable_reason(error: BackendError) -> UnavailableReason:
+    """Why there is no decision."""
     if isinstance(error, BackendTimeout):
         return UnavailableReason.BACKEND_TIMEOUT
     if isinstance(error, BackendUnavailable):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from outpost.backends.authentik.access import Access, Denied
 from outpost.backends.authentik.client import Client, NotFound, Pools
 from outpost.backends.authentik.observer import Observer, Silence
+from outpost.backends.authentik.passwords import PasswordChanges
 from outpost.backends.authentik.service import Service, Surroundings
 from outpost.backends.authentik.sessions import Kept, Sessions
 from outpost.backends.authentik.settings import SERVICES, AuthentikSettings
@@ -21,7 +22,9 @@ from outpost.identity import (
     CertificateKeyPair,
     Crowd,
     Decision,
+    Identity,
     LdapProvider,
+    PasswordDecision,
     People,
     Provider,
     Publish,
@@ -49,7 +52,7 @@ def _unheard(_: bool) -> None:
 
 
 class AuthentikBackend:
-    """All of identity as one authentik server knows it; implements `outpost.identity.Backend`."""
+    """All of identity as one authentik server knows it; implements `outpost.identity.Backend` and `Passwords`."""
 
     def __init__(
         self,
@@ -83,6 +86,9 @@ class AuthentikBackend:
         )
         """The server's sessions; connections `hold` and `release` those they rest on."""
         self._watch: Watch | None = None
+        self._changes = PasswordChanges(
+            self._pools.logins, self.sessions, self._observer, self._revoked, settings.login_timeout_s
+        )
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -181,6 +187,22 @@ class AuthentikBackend:
 
     def _named(self, kind: str) -> Service | None:
         return next((one for one in self._services if one.kind == kind), None)
+
+    # -- passwords --------------------------------------------------------------------------------
+
+    def can_change_passwords(self) -> bool:
+        """Whether the server was reached, and has not told that it offers its users no way."""
+        service = self._named("ldap")
+        return service is not None and service.authority is not None and self._changes.is_offered
+
+    async def change_password(
+        self, provider: LdapProvider, identity: Identity, old: Secret, new: Secret, source: Source
+    ) -> PasswordDecision:
+        """The decision about a change, which the server makes in the user's own session."""
+        service = self._named("ldap")
+        if service is None or service.authority is None:
+            return Unavailable(UnavailableReason.NOT_READY, "the server has not told yet what is served")
+        return await self._changes.change(service.authority, provider, identity, old, new, source)
 
     # -- people -----------------------------------------------------------------------------------
 

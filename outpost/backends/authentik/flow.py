@@ -149,7 +149,7 @@ class FlowRun:
     async def start(self, answers: Answers, *, interactive: bool) -> Outcome:
         """Enter the flow and answer its stages. Raises BackendError; the caller sets a deadline."""
         self.is_interactive = interactive
-        return await self._solve(await self._exchange("GET", None), answers)
+        return await self._solve(await self.exchange("GET", None), answers)
 
     async def resume(self, challenge: Shape, answers: Answers) -> Outcome:
         """Go on where `NeedsCode` stopped; nobody is asked a second time."""
@@ -158,7 +158,7 @@ class FlowRun:
 
     async def leave(self) -> bool:
         """Run an invalidation flow; whether the session's cookie is not that of a login any more."""
-        await self._exchange("GET", None)
+        await self.exchange("GET", None)
         cookie = self.visitor.jar.get(SESSION)
         return not cookie or read_claims(cookie).is_authenticated is False
 
@@ -202,9 +202,9 @@ class FlowRun:
         self.has_credential |= reply.is_credential
         self.used_code |= reply.is_code
         if not reply.is_push or self.on_push is None:
-            return await self._exchange("POST", reply.body)
+            return await self.exchange("POST", reply.body)
         self.on_push(True)
-        challenge = await self._exchange("POST", reply.body)
+        challenge = await self.exchange("POST", reply.body)
         self.on_push(False)
         return challenge
 
@@ -243,8 +243,11 @@ class FlowRun:
             return Refused(RejectReason.INVALID_CREDENTIALS, detail)
         return Refused(RejectReason.FLOW_ERROR, detail)
 
-    async def _exchange(self, method: str, content: Mapping[str, object] | None) -> Shape:
-        """One request and the redirects that follow it: a finished stage answers 302 to the same URL."""
+    async def exchange(self, method: str, content: Mapping[str, object] | None) -> Shape:
+        """The challenge after one request and the redirects that follow it. Raises BackendError.
+
+        A finished stage answers 302 to the same URL.
+        """
         what = f"flow {self.slug!r}"
         started = time.monotonic()
         answer = await self.visitor.request(method, self._url, what, content)

@@ -15,11 +15,12 @@ IDENTIFICATION = "ak-stage-identification"
 PASSWORD = "ak-stage-password"  # noqa: S105 - a stage's name
 AUTHENTICATOR = "ak-stage-authenticator-validate"
 USER_LOGIN = "ak-stage-user-login"
+PROMPT = "ak-stage-prompt"
 
 UNANSWERABLE = {
     "ak-stage-consent": "the user's consent",
     "ak-stage-captcha": "a captcha",
-    "ak-stage-prompt": "a form to be filled in",
+    PROMPT: "a form to be filled in",
     "ak-stage-email": "a link sent by e-mail",
     "ak-stage-dummy": "a click on a dummy page",
     "ak-stage-autosubmit": "a form that a browser submits",
