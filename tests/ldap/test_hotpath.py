@@ -164,7 +164,7 @@ class Side:
 
     async def settled(self) -> None:
         for _ in range(200):
-            if self.channel.is_idle:
+            if self.channel.is_idle or self.transport.is_closed:
                 return
             await asyncio.sleep(0)
         raise AssertionError("work without end")
