@@ -64,7 +64,7 @@ def test_a_million_hostile_requests() -> None:
     gc.collect()
     grown = resident() - before
     print(f"grown by {grown / 2**20:.1f} MiB from {before / 2**20:.1f}")
-    assert grown < 24 << 20
+    assert grown < 8 << 20
 
 
 # -- the judge ------------------------------------------------------------------------------------
