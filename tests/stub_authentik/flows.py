@@ -214,11 +214,20 @@ class Executor:
                 user.codes.discard(code)
                 return self._done(plan)
             if code is None:
-                return self._challenge(stage, plan, non_field_errors=error("Empty response."))
+                return self._challenge(stage, plan, non_field_errors=error("Empty response"))
+            if not code:
+                return self._challenge(stage, plan, code=BLANK)
+            errors: dict[str, object] = {}
+            selected = content.get("selected_challenge")
+            offered = {(one["device_class"], one["device_uid"]) for one in self._devices(stage, plan)}
+            if selected and (selected["device_class"], selected["device_uid"]) not in offered:
+                errors["selected_challenge"] = error("invalid challenge selected")
+                if not self.stub.release.is_legacy:
+                    errors["selected_challenge"] = [{"string": "last_used"}]
             text = "Invalid Token"
             if not self.stub.release.is_legacy:
                 text += ". Please ensure the time on your device is accurate and try again."
-            return self._challenge(stage, plan, code=error(text))
+            return self._challenge(stage, plan, **errors, code=error(text))
 
         async def _login(self, stage: Stage, plan: Plan, content: dict[str, Any] | None) -> web.StreamResponse:
             if plan.pending is None or not plan.pending.is_active:

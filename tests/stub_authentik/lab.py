@@ -151,6 +151,9 @@ def _secrets(stub: Stub, version: str) -> None:
     stub.key_pairs[shown["pk"]] = KeyPair(
         shown["name"], certificate["data"], key["data"], shown["fingerprint_sha256"], shown["pk"]
     )
+    other = next(step for step in steps if step.get("note", "").startswith("a keypair not assigned"))
+    pk = other["request"]["path"].rstrip("/").rpartition("/")[2]
+    stub.key_pairs[pk] = KeyPair("lab-other", "", steps[-1]["response"]["body"].get("data", ""), "", pk)
     for name in ("30-bind-ok-app-password", "30-bind-ok-service-account"):
         answers = recording(version, name)["answers"]
         stub.user_named(answers["ident"]).app_passwords.add(answers["password"])

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from tests.stub_authentik import render
 from tests.stub_authentik.flows import EXPIRED
-from tests.stub_authentik.model import Application, Group, Outpost, Provider, User
+from tests.stub_authentik.model import Application, Group, KeyPair, Outpost, Provider, User
 
 if TYPE_CHECKING:
     from tests.stub_authentik.server import Stub
@@ -22,6 +22,10 @@ PASSWORD_STAGE = "6f7ad5ce-23c3-4d3e-b7a3-0b4c6f7fd0aa"
 """The password stage, as far as users configure it."""
 COMPLETE = {**PAGE, "ordering": "pk", "include_groups": "true"}
 """How the users are listed for a complete copy."""
+
+UNSEEN = ("/flows/instances/", "/events/events/", "/providers/all/")
+"""Lists of which an outpost's account sees nothing."""
+FORBIDDEN = {"detail": "You do not have permission to perform this action."}
 
 
 class Refusal(Exception):
@@ -69,9 +73,14 @@ class Rest:
             web.get(f"{api}/core/users/{{pk:[0-9]+}}/", self._guard(self.one_user)),
             web.get(f"{api}/core/groups/", self._guard(self.groups)),
             web.get(f"{api}/core/groups/{{pk}}/", self._guard(self.one_group)),
+            web.get(f"{api}/crypto/certificatekeypairs/", self._guard(self.list_key_pairs)),
             web.get(f"{api}/crypto/certificatekeypairs/{{pk}}/", self._guard(self.key_pair)),
             web.get(f"{api}/crypto/certificatekeypairs/{{pk}}/view_certificate/", self._guard(self.certificate)),
             web.get(f"{api}/crypto/certificatekeypairs/{{pk}}/view_private_key/", self._guard(self.private_key)),
+            *(web.get(f"{api}{path}", self._guard(self.nothing)) for path in UNSEEN),
+            web.post(f"{api}/outposts/{{service:ldap|radius}}/", self._guard(self.forbidden)),
+            web.patch(f"{api}/core/users/{{pk:[0-9]+}}/", self._guard(self.forbidden)),
+            web.delete(f"{api}/core/users/{{pk:[0-9]+}}/", self._guard(self.forbidden)),
         ]
 
     # -- who asks ---------------------------------------------------------------------------------
@@ -250,7 +259,7 @@ class Rest:
     def _may_read(self, caller: Caller) -> bool:
         """Whether the caller sees people; newer servers do not even let a user's session ask."""
         if isinstance(caller, User) and not self._stub.release.is_legacy:
-            raise Refusal(403, {"detail": "You do not have permission to perform this action."})
+            raise Refusal(403, FORBIDDEN)
         return isinstance(caller, Outpost) and caller.service == "ldap"
 
     def me(self, request: web.Request, caller: Caller) -> web.Response:
@@ -372,15 +381,32 @@ class Rest:
             raise self._not_found("Group")
         return send(self._group_json(request, group))
 
+    # -- what outposts have no part in ------------------------------------------------------------
+
+    def nothing(self, request: web.Request, caller: Caller) -> web.Response:
+        return self._paged(request, [])
+
+    def forbidden(self, request: web.Request, caller: Caller) -> web.Response:
+        raise Refusal(403, FORBIDDEN)
+
     # -- certificates -----------------------------------------------------------------------------
 
-    def _pair(self, request: web.Request, caller: Caller) -> Any:
-        pair = self._stub.key_pairs.get(request.match_info["pk"])
+    def _pairs(self, caller: Caller) -> list[KeyPair]:
+        """Those of the caller's providers; newer servers do not even let a user's session ask."""
+        if isinstance(caller, User) and not self._stub.release.is_legacy:
+            raise Refusal(403, FORBIDDEN)
         mine = caller.providers if isinstance(caller, Outpost) else []
         used = [self._stub.providers[pk].fields.get("certificate") for pk in mine if pk in self._stub.providers]
-        if pair is None or pair.pk not in used:
-            raise self._not_found("CertificateKeyPair")
-        return pair
+        return [pair for pair in self._stub.key_pairs.values() if pair.pk in used]
+
+    def _pair(self, request: web.Request, caller: Caller) -> KeyPair:
+        for pair in self._pairs(caller):
+            if pair.pk == request.match_info["pk"]:
+                return pair
+        raise self._not_found("CertificateKeyPair")
+
+    def list_key_pairs(self, request: web.Request, caller: Caller) -> web.Response:
+        return self._paged(request, [render.key_pair(one, self._stub.release) for one in self._pairs(caller)])
 
     def key_pair(self, request: web.Request, caller: Caller) -> web.Response:
         return send(render.key_pair(self._pair(request, caller), self._stub.release))
@@ -390,7 +416,10 @@ class Rest:
 
     def private_key(self, request: web.Request, caller: Caller) -> web.Response:
         self._stub.key_views += 1
-        return send({"data": self._pair(request, caller).key})
+        pair = self._stub.key_pairs.get(request.match_info["pk"])
+        if pair is None or not self._stub.release.is_legacy:  # before, whoever knows the number of a pair may ask
+            pair = self._pair(request, caller)
+        return send({"data": pair.key})
 
     # -- pages ------------------------------------------------------------------------------------
 

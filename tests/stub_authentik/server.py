@@ -126,6 +126,8 @@ class Stub:
         app.router.add_route("*", f"{api}/flows/executor/{{slug}}/", self._flow)
         app.router.add_get(f"{self.prefix}/flows/-/configure/{PASSWORD_STAGE}/", self._configure)
         app.router.add_get(f"{self.prefix}/ws/outpost/{{pk}}/", self._channel)
+        app.router.add_get(f"{self.prefix}/-/health/{{which:live|ready}}/", self._healthy)
+        app.router.add_get(f"{self.prefix}/-/metrics/", self._metrics)
         app.router.add_route("*", "/{rest:.*}", self._nothing)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
@@ -216,6 +218,16 @@ class Stub:
         if self.release.is_legacy and not request.path.endswith("/") and request.method == "GET":
             return web.Response(status=301, headers={"Location": f"{request.path}/"}, content_type="text/html")
         return html(404)
+
+    async def _healthy(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(status=204 if self.release.is_legacy else 200, content_type="text/html")
+
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        """Without the monitoring's password."""
+        if not self.release.is_legacy:
+            return html(500)
+        realm = {"WWW-Authenticate": 'Basic realm="authentik-monitoring"'}
+        return web.Response(status=401, headers=realm, content_type="text/html")
 
     async def _flow(self, request: web.Request) -> web.StreamResponse:
         if self.flow_delay_s:
