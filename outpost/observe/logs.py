@@ -32,6 +32,7 @@ BATCH = 16_384
 """Octets rendered between two writes: the interpreter is ours no longer than some 0.3 ms at a time."""
 GATHER_S = 0.02
 """Pause of the writer between two writes, so that lines travel together."""
+RENDERING = orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
 FLUSH_S = 2.0
 """How long an ending process waits for somebody to read its last lines."""
 
@@ -83,26 +84,6 @@ class LogWriter:
         """Write this line soon; never blocks, never raises."""
         if LEVELS[level] >= self.lines.threshold:
             self.lines.put((time.time(), level, logger, event, fields))
-
-    def put_plain(self, line: dict[str, object]) -> None:
-        """Write this line soon: complete but for its `timestamp` (None), of plain values, keys in alphabetic order.
-
-        For lines by the thousand: rendering such a one at once costs less than keeping it for the thread. Whether
-        its level is wanted is the caller's question. Never blocks, never raises.
-        """
-        if self.is_json:
-            line["timestamp"] = _stamp(time.time())
-            try:
-                self.lines.put(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-            except TypeError:  # a text that is none in UTF-8
-                self._put_apart(line)
-        else:
-            self._put_apart(line)
-
-    def _put_apart(self, line: dict[str, object]) -> None:
-        level, logger, event = (str(line.pop(name)) for name in ("level", "logger", "event"))
-        del line["timestamp"]
-        self.lines.put((time.time(), level, logger, event, line))
 
     def bug(self, logger: str, what: str, error: BaseException) -> str:
         """Log a bug with its traceback; the identifier of the line, short enough to be told to a peer."""
@@ -180,7 +161,18 @@ def render_json(line: Line) -> bytes:
     found["level"] = level
     found["logger"] = logger
     found["event"] = event
-    return orjson.dumps(found, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+    try:
+        return orjson.dumps(found, default=str, option=RENDERING)
+    except TypeError:  # a text that is none in UTF-8: what a peer sent is told nevertheless
+        return orjson.dumps({key: _encodable(value) for key, value in found.items()}, default=str, option=RENDERING)
+
+
+def _encodable(value: object) -> object:
+    return _in_utf_8(value) if isinstance(value, str) else value
+
+
+def _in_utf_8(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def render_text(line: Line) -> bytes:
@@ -190,7 +182,9 @@ def render_text(line: Line) -> bytes:
     lines = str(found.pop("traceback", ""))
     pairs = "".join(f" {key}={_word(value)}" for key, value in found.items())
     clock = datetime.fromtimestamp(at).astimezone().strftime("%H:%M:%S")
-    return f"{clock} {level:<7} {logger.removeprefix('outpost.'):<12} {_plain(event)}{pairs}\n{lines}".encode()
+    return (
+        f"{clock} {level:<7} {logger.removeprefix('outpost.'):<12} {_plain(event)}{pairs}\n{_in_utf_8(lines)}".encode()
+    )
 
 
 def _stamp(at: float) -> str:
@@ -214,7 +208,9 @@ def _plain(text: str) -> str:
 
 def _word(value: object) -> str:
     text = str(value)
-    return text if text and text.isprintable() and not set(text) & set(' "=') else orjson.dumps(text).decode()
+    return (
+        text if text and text.isprintable() and not set(text) & set(' "=') else orjson.dumps(_in_utf_8(text)).decode()
+    )
 
 
 @final

@@ -71,22 +71,26 @@ def test_costly_fields_are_worked_out_by_the_writer(pipe) -> None:
     assert json.loads(finish(pipe, log))["thread"] == "log"
 
 
-@pytest.mark.parametrize("name", ["ann", 'a"\n{', "\ud800"])
-def test_plain_lines_are_as_the_others(pipe, name) -> None:
-    log = LogWriter(pipe[1], is_json=True)
-    log.put("info", "x", "one", {"a": 1, "username": name})
-    log.put_plain({"a": 1, "event": "one", "level": "info", "logger": "x", "timestamp": None, "username": name})
-    before, after = (json.loads(line) for line in finish(pipe, log).splitlines())
-    assert list(before) == list(after) and {**before, "timestamp": ""} == {**after, "timestamp": ""}
-
-
-def test_plain_lines_are_readable_and_bounded(pipe) -> None:
+def test_what_nobody_writes_in_time_is_dropped_and_counted(pipe) -> None:
     log = LogWriter(pipe[1], is_json=False, pending=2)
     for n in range(3):
-        log.put_plain({"event": "one", "level": "info", "logger": "outpost.x", "timestamp": None, "n": n})
+        log.put("info", "outpost.x", "one", {"n": n})
     assert log.dropped == 1
     lines = finish(pipe, log).decode().splitlines()
     assert [line.partition(" ")[2] for line in lines] == [f"info    x            one n={n}" for n in range(2)]
+
+
+@pytest.mark.parametrize("name", ["ann", 'a"\n{', "\ud800x"])
+def test_any_text_of_a_peer_is_told(pipe, name: str) -> None:
+    log = LogWriter(pipe[1], is_json=True)
+    log.put("info", "x", "one", {"username": name})
+    assert json.loads(finish(pipe, log))["username"] == name.replace("\ud800", "\\ud800")
+
+
+def test_text_that_is_none_in_utf_8_is_told_to_people_too(pipe) -> None:
+    log = LogWriter(pipe[1], is_json=False)
+    log.put("info", "x", "one", {"username": "\ud800x"})
+    assert b"ud800x" in finish(pipe, log)
 
 
 def test_a_line_that_cannot_be_rendered_is_told_and_the_next_is_written(pipe) -> None:
