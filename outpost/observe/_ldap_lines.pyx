@@ -13,6 +13,8 @@ from outpost._fastber cimport (
 )
 from outpost.observe._lines cimport Lines
 
+from outpost.ldap.filter import SECRETS
+
 __all__ = ("LdapLines",)
 
 cdef extern from "strings.h" nogil:
@@ -26,6 +28,7 @@ cdef enum:
     OF_NAME = 2             # may stand in an attribute description
 
 cdef uint8_t[256] CLASSES
+cdef tuple NAMES_OF_SECRETS = tuple(SECRETS)
 
 
 cdef void classify():
@@ -63,19 +66,16 @@ cdef inline bint is_ascii(const uint8_t *p, Py_ssize_t size) noexcept nogil:
     return all_bits < 0x80
 
 
-cdef bint is_secret(const uint8_t *p, Py_ssize_t size) noexcept nogil:
-    """An attribute of `outpost.ldap.filter.SECRETS`."""
+cdef bint is_secret(const uint8_t *p, Py_ssize_t size) noexcept:
+    """An attribute whose values are passwords, whatever options are behind it."""
     cdef Py_ssize_t n = 0
-    cdef const char *name = <const char *>p
+    cdef bytes name
     while n < size and p[n] != 0x3B:
         n += 1
-    if n == 12:
-        return strncasecmp(name, b"userpassword", 12) == 0 or strncasecmp(name, b"authpassword", 12) == 0
-    if n == 8:
-        return strncasecmp(name, b"2.5.4.35", 8) == 0
-    if n == 10:
-        return strncasecmp(name, b"unicodepwd", 10) == 0
-    return n == 15 and strncasecmp(name, b"sambantpassword", 15) == 0
+    for name in NAMES_OF_SECRETS:
+        if n == PyBytes_GET_SIZE(name) and strncasecmp(<const char *>p, PyBytes_AS_STRING(name), n) == 0:
+            return True
+    return False
 
 
 cdef inline int take(Span *s, Span *inner) noexcept nogil:
