@@ -125,7 +125,7 @@ cdef class Known:
 
 @cython.final
 cdef class HotPath:
-    cdef object gate, library, observer, sessions, release, clock, providers, ledger
+    cdef object gate, directories, observer, sessions, release, clock, providers, ledger
     cdef Limits bound_limits
     cdef uint32_t size_limit
     cdef bint is_monotonic
@@ -142,10 +142,10 @@ cdef class HotPath:
     cdef readonly Py_ssize_t answered
 
     def __cinit__(
-        self, gate, library, observer, sessions, release, Limits bound_limits not None, uint32_t size_limit, clock
+        self, gate, directories, observer, sessions, release, Limits bound_limits not None, uint32_t size_limit, clock
     ):
         self.gate = gate
-        self.library = library
+        self.directories = directories
         self.observer = observer
         self.sessions = sessions
         self.release = release
@@ -403,7 +403,7 @@ cdef class HotPath:
             count += 1
         if not self.is_below(place, &base):
             return False
-        shelf = self.library.shelf(place.provider)
+        shelf = self.directories.shelf(place.provider)
         if shelf is None:
             return False
         view = shelf.view(session.identity)
@@ -468,7 +468,7 @@ cdef class HotPath:
             return False
         if assertion.pos != assertion.end or not self.is_below(place, &entry):
             return False
-        shelf = self.library.shelf(place.provider)
+        shelf = self.directories.shelf(place.provider)
         if shelf is None:
             return False
         view = shelf.view(session.identity)

@@ -120,7 +120,7 @@ class Side:
     """A server without sockets, and one connection to it."""
 
     def __init__(self, providers: Sequence[LdapProvider], *, is_secure: bool = False, size_limit: int = 0) -> None:
-        self.clock, self.log, self.library = Clock(), Log(), Library()
+        self.clock, self.log, self.directories = Clock(), Log(), Library()
         self.authority, self.sessions = Authority(), Sessions()
         self.gate = Gate(
             self.authority,
@@ -134,7 +134,7 @@ class Side:
         self.meter = LdapMeter(self.log, lambda: "o")  # type: ignore[arg-type]
         self.server = LdapServer(
             self.gate,
-            self.library,  # type: ignore[arg-type]
+            self.directories,  # type: ignore[arg-type]
             self.meter,
             sessions=self.sessions,
             search_limits=SearchLimits(size_limit=size_limit),
@@ -345,7 +345,7 @@ async def both_ways(
                 elif isinstance(step, Revoked):
                     side.gate.publish(step)
                 elif step == "empty":
-                    side.library.is_empty = not side.library.is_empty
+                    side.directories.is_empty = not side.directories.is_empty
                 elif step == "again":
                     again = tuple(dataclasses.replace(one) for one in providers)
                     side.server.serve(Served(ldap=again))
@@ -522,10 +522,10 @@ def test_no_snapshot_is_held_by_an_idle_connection() -> None:
     async def counted() -> None:
         side = Side(SETS["one"])
         shelf = Shelf(Snapshot(compile_people(PEOPLE, SETS["one"][0])))
-        vars(side.library)["compiled"] = {SETS["one"][0]: shelf}
+        vars(side.directories)["compiled"] = {SETS["one"][0]: shelf}
         await side.hot(BIND + FIND + COMPARE)
         snapshot = shelf.snapshot
-        vars(side.library)["compiled"] = {}
+        vars(side.directories)["compiled"] = {}
         del shelf
         # This name, and the argument of the call.
         assert sys.getrefcount(snapshot) == 2
