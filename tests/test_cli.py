@@ -1,6 +1,7 @@
 """The commands: what they print, where errors go, and the exit status."""
 
 import io
+import os
 import re
 import socket
 import subprocess
@@ -392,6 +393,19 @@ def test_settings_for_a_provider_that_is_not_there_are_told(capsys, tmp_path) ->
     status, _, err = run(capsys, "check", "--config", str(settings))
     assert status == 0
     assert "netwrok" in err
+
+
+@pytest.mark.parametrize(("value", "number"), [("3", 3), ("auto", len(os.sched_getaffinity(0)))])
+def test_check_shows_how_many_workers_there_will_be(capsys, tmp_path, value: str, number: int) -> None:
+    status, out, _ = run(capsys, "check", "--directory", blueprint(tmp_path, "{}"), "--workers", value)
+    assert status == 0
+    assert f"workers = {number}  # --set process.workers" in out
+
+
+def test_a_number_of_workers_that_is_none_is_refused(capsys, tmp_path) -> None:
+    status, _, err = run(capsys, "check", "--directory", blueprint(tmp_path, "{}"), "--workers", "some")
+    assert status == 2
+    assert "expected a number of processes from 1 to 256, or auto" in err
 
 
 def hash_password(octets: bytes) -> subprocess.CompletedProcess[bytes]:

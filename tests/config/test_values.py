@@ -137,6 +137,24 @@ def test_what_is_no_whole_number(value: object) -> None:
         values.integer(value)
 
 
+@pytest.mark.parametrize(("value", "number"), [("1", 1), (2, 2), (" 16 ", 16), ("256", 256)])
+def test_numbers_of_workers(value: object, number: int) -> None:
+    assert values.workers(value) == number
+
+
+@pytest.mark.parametrize("word", ["auto", " AUTO "])
+@pytest.mark.parametrize(("processors", "number"), [(1, 1), (3, 3), (1000, 256)])
+def test_one_worker_for_each_processor(monkeypatch, word: str, processors: int, number: int) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(processors)))
+    assert values.workers(word) == number
+
+
+@pytest.mark.parametrize("value", ["0", "257", "-1", "two", "", "1.5", 0, 257, True, None, 1.0])
+def test_what_is_no_number_of_workers(value: object) -> None:
+    with pytest.raises(ValueError, match="expected a number of processes from 1 to 256, or auto"):
+        values.workers(value)
+
+
 def test_indirections(tmp_path) -> None:
     secret = tmp_path / "token"
     secret.write_text("from-file\n")

@@ -16,7 +16,7 @@ from cryptography import x509
 from tests.backends.authentik.appliance import small
 from tests.backends.authentik.keys import renew
 from tests.backends.authentik.test_catalog import with_certificate
-from tests.ldap import encode
+from tests.ldap import encode, testbed
 from tests.process.running import BASE, Appliance, user_dn
 from tests.process.test_authentik import COMMAND, server, until_ready
 from tests.stub_authentik.model import NEW, OLD, Application, Flow, Release, Stage
@@ -172,6 +172,26 @@ async def test_binds_and_searches_are_the_servers(release: Release, mode: str) -
         assert ann.is_active
         for secret in ("pw-alice", "pw-ann", "pw-bob", "wrong"):
             assert secret not in running.said
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one process", "two workers"])
+async def test_a_stop_waits_for_the_login_that_is_under_way(options: tuple[str, ...]) -> None:
+    async with people() as stub, outpost(stub, *options) as running:
+        # ldap3 takes an answer for lost when the notice of disconnection comes right behind it.
+        one = testbed.Client(*await asyncio.open_connection("127.0.0.1", running.ports["ldap"]))
+        stub.fail("/flows/executor/", "slow", delay_s=1.0)
+        pending = asyncio.create_task(one.bind(user_dn("alice"), "pw-alice"))
+
+        async def has_arrived() -> bool:
+            return stub.in_flight > 0
+
+        await eventually(has_arrived, 5.0)
+        running.send(signal.SIGTERM)
+        assert await pending == OK
+        assert (await one.message()).tag == 0x78, "a notice of disconnection"
+        assert await one.is_closed()
+        assert await asyncio.to_thread(running.process.wait, 10) == 0
+        one.writer.close()
 
 
 async def test_a_direct_search_asks_the_server_for_no_more_than_it_needs() -> None:
