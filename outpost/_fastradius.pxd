@@ -43,7 +43,6 @@ cdef struct Parts:
     int chap_challenge_at
     int state_at
     int calling_station_id_at
-    int nas_identifier_at
     int message_authenticator_at
     int proxy_state_octets
 

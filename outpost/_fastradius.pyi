@@ -102,14 +102,8 @@ class Packet:
     def calling_station_id(self) -> bytes | None:
         """Calling-Station-Id, or None."""
     @property
-    def nas_identifier(self) -> bytes | None:
-        """NAS-Identifier, or None."""
-    @property
     def is_signed(self) -> bool:
         """It carries a Message-Authenticator, and that is right."""
-    @property
-    def has_proxy_state(self) -> bool:
-        """At least one Proxy-State is there."""
     @property
     def eap_message(self) -> bytes | None:
         """All EAP-Message values joined (RFC 3579 3.1), or None without any."""

@@ -124,7 +124,6 @@ cdef enum AttributeType:
     STATE = 24
     VENDOR_SPECIFIC = 26
     CALLING_STATION_ID = 31
-    NAS_IDENTIFIER = 32
     PROXY_STATE = 33
     CHAP_CHALLENGE = 60
     EAP_MESSAGE = 79
@@ -441,19 +440,9 @@ cdef class Packet:
         return self.value_at(self.parts.calling_station_id_at)
 
     @property
-    def nas_identifier(self):
-        """NAS-Identifier, or None."""
-        return self.value_at(self.parts.nas_identifier_at)
-
-    @property
     def is_signed(self) -> bool:
         """It carries a Message-Authenticator, and that is right."""
         return self.parts.message_authenticator_at != 0
-
-    @property
-    def has_proxy_state(self) -> bool:
-        """At least one Proxy-State is there."""
-        return self.parts.proxy_state_octets != 0
 
     @property
     def eap_message(self):
@@ -636,8 +625,6 @@ cdef int scan(const uint8_t *raw, int end, Parts *parts) noexcept nogil:
             parts.state_at = at
         elif raw[at] == CALLING_STATION_ID:
             parts.calling_station_id_at = at
-        elif raw[at] == NAS_IDENTIFIER:
-            parts.nas_identifier_at = at
         elif raw[at] == PROXY_STATE:
             parts.proxy_state_octets += size
         elif raw[at] == EAP_MESSAGE:

@@ -13,9 +13,6 @@ _DIGITS = re.compile(rb"[0-9]{6}", re.ASCII)
 _EIGHT = re.compile(rb"[A-Za-z0-9]{8}", re.ASCII)
 _ANY_CODE = re.compile(rb"[A-Za-z0-9]{4,64}", re.ASCII)
 
-CODE_LENGTHS = range(4, 65)
-"""Octets of a code that `readings` recognises: shorter is guessable, longer is no code people type."""
-
 
 class Reading(NamedTuple):
     """One way to read a secret."""

@@ -6,7 +6,7 @@ An attribute list is ordered `(type, value)` pairs, never a mapping: order and r
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from outpost.errors import DecodeError, LimitExceeded
 
@@ -71,11 +71,6 @@ def encode_attribute(number: int, value: bytes) -> bytes:
     if len(value) > LONGEST_VALUE:
         raise LimitExceeded(f"an attribute holds {LONGEST_VALUE} octets at most, not {len(value)}")
     return bytes((number, len(value) + 2)) + value
-
-
-def encode_attributes(attributes: Iterable[tuple[int, bytes]]) -> bytes:
-    """Attributes one after the other, in the order given. Raises LimitExceeded."""
-    return b"".join(encode_attribute(number, value) for number, value in attributes)
 
 
 def decode_attributes(octets: bytes, origin: int = 0) -> Iterator[tuple[int, bytes]]:

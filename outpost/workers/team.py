@@ -67,8 +67,7 @@ class Team:
 
     configure: what each worker is told first, by its listeners; state: how things are; most: questions that one may
     have open; drain_s: for a worker that is replaced; flawed: called when workers have something new to say about
-    what is served; module: what a worker runs; stored: where
-    compiled directories outlive the process.
+    what is served; module: what a worker runs; stored: where compiled directories outlive the process.
     """
 
     def __init__(
