@@ -416,6 +416,8 @@ class Source:
     calling_station: str = ""
     interactive: bool = False
     """The peer can answer a Challenge."""
+    waited_s: float = 0.0
+    """What is gone already of the time that the decision may take: it counts from when the client asked."""
 
 
 @dataclass(frozen=True, slots=True)

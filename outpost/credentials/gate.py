@@ -134,6 +134,8 @@ class _Login:
     key: bytes
     attempt: Attempt
     is_cached: bool
+    came_at: float
+    """On the gate's clock."""
 
 
 @final
@@ -231,7 +233,7 @@ class Gate:
                     self._refresh(entry, key, provider=provider, username=username, secret=secret, source=source)
                 return entry.accepted
         attempt = self._limiter.attempt(service, username, source.address)
-        login = _Login(provider, username, secret, source, key, attempt, cached)
+        login = _Login(provider, username, secret, source, key, attempt, cached, self._clock())
         for _ in range(ROUNDS):
             flight = self._join(login)
             if flight is None:
@@ -261,13 +263,14 @@ class Gate:
             return Rejected(RejectReason.EMPTY_PASSWORD, "the answer to the challenge is empty")
         if len(self._flights) >= self._settings.pending:
             return self._too_busy("too many logins are pending")
-        attempt = continuation.attempt
+        attempt, came_at = continuation.attempt, self._clock()
 
         async def ask(flight: _Flight) -> Decision:
             decision = await self._ask(
                 flight,
+                came_at,
                 lambda: self._limiter.admits(attempt, self._clock()),
-                lambda: self._authority.resume(provider, inner, secret, source),
+                lambda: self._authority.resume(provider, inner, secret, self._waited(source, came_at)),
             )
             if isinstance(decision, Accepted):
                 self._limiter.succeeded(attempt, self._clock())
@@ -351,6 +354,7 @@ class Gate:
         source: Source,
     ) -> PasswordDecision:
         attempt = self._limiter.attempt(service_of(provider), identity.username, source.address)
+        came_at = self._clock()
         try:
             async with asyncio.timeout(self._settings.queue_timeout_s):
                 await self._slots.acquire()
@@ -360,7 +364,7 @@ class Gate:
             if not self._limiter.admits(attempt, self._clock()):
                 return self._is_throttled()
             async with asyncio.timeout(self._settings.deadline_s) as deadline:
-                decision = await passwords.change_password(provider, identity, old, new, source)
+                decision = await passwords.change_password(provider, identity, old, new, self._waited(source, came_at))
             if deadline.expired():
                 raise TimeoutError
             if not isinstance(decision, Changed | Unwilling | Rejected | Unavailable):
@@ -474,7 +478,8 @@ class Gate:
         if key in self._refreshing or len(self._refreshing) >= self._settings.refreshes or self._slots.locked():
             return  # somebody waiting for an answer comes first; the next hit tries again
         attempt = self._limiter.attempt(service_of(provider), username, source.address)
-        login = _Login(provider, username, secret, replace(source, interactive=False), key, attempt, is_cached=True)
+        alone, now = replace(source, interactive=False), self._clock()
+        login = _Login(provider, username, secret, alone, key, attempt, is_cached=True, came_at=now)
         flight = self._join(login)
         if flight is None:
             return
@@ -549,32 +554,42 @@ class Gate:
         if pause > 0:
             self._damped += 1
             await self._sleep(pause)
+        came_at = login.came_at + pause  # what the pause takes is the client's own doing
         asked_at = self._clock()
 
         def ask() -> Awaitable[Decision]:
             nonlocal asked_at
             asked_at = self._clock()
-            return self._authority.authenticate(login.provider, login.username, login.secret, login.source)
+            source = self._waited(login.source, came_at)
+            return self._authority.authenticate(login.provider, login.username, login.secret, source)
 
-        decision = await self._ask(flight, lambda: self._admits(login), ask)
+        decision = await self._ask(flight, came_at, lambda: self._admits(login), ask)
         return self._learnt(flight, login, decision, asked_at) if flight.begun else decision
 
     def _admits(self, login: _Login) -> bool:
         # A secret that was right of late is no guess. If it is refused now, it is forgotten and becomes one.
         return self._cache.remembers(login.key) or self._limiter.admits(login.attempt, self._clock())
 
-    async def _ask(self, flight: _Flight, admits: Callable[[], bool], ask: Ask) -> Decision:
-        """The authority's decision, or Unavailable, or THROTTLED without having asked."""
-        came_at = self._clock()
+    def _waited(self, source: Source, came_at: float) -> Source:
+        """The same, and how long it has waited here: one deadline holds for the queue and for what comes after."""
+        return replace(source, waited_s=max(0.0, self._clock() - came_at))
+
+    async def _ask(self, flight: _Flight, came_at: float, admits: Callable[[], bool], ask: Ask) -> Decision:
+        """The authority's decision, or Unavailable, or THROTTLED without having asked.
+
+        came_at: on the gate's clock.
+        """
+        queued_at = self._clock()
+        left_s = self._settings.queue_timeout_s - (queued_at - came_at)
         try:
-            async with asyncio.timeout(self._settings.queue_timeout_s):
+            async with asyncio.timeout(left_s):
                 await self._slots.acquire()
         except TimeoutError:
-            if self._decided_at < came_at:
+            if self._decided_at < queued_at:
                 return self._is_stuck()
             return self._too_busy("the login waited too long for its turn")
         try:
-            if self._decided_at < came_at and self._clock() - came_at >= self._settings.queue_timeout_s / 2:
+            if self._decided_at < queued_at and self._clock() - queued_at >= self._settings.queue_timeout_s / 2:
                 return self._is_stuck()  # the turn comes from one that was given up, and this would be the next
             if not admits():  # failures since it began to wait count, too
                 return self._is_throttled()

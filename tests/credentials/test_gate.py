@@ -59,6 +59,7 @@ class Authority:
 
     async def resume(self, provider, continuation, secret: Secret, source: Source) -> Decision:
         self.asked.append((continuation, secret.reveal()))
+        self.sources.append(source)
         return await self._answer(continuation, secret.reveal())
 
     async def _answer(self, name: str, secret: bytes) -> Decision:
@@ -718,6 +719,42 @@ async def test_the_turn_of_a_login_that_was_given_up_is_not_waited_out_again() -
     assert isinstance(told, Unavailable)
     assert told.reason is UnavailableReason.BACKEND_TIMEOUT
     assert len(bench.authority.asked) == 1
+
+
+async def test_the_time_in_the_queue_is_part_of_the_one_deadline() -> None:
+    """The authority hears what is gone of it, whichever way a login takes; a pause for a repetition is none of it."""
+    bench = Bench(concurrency=1)
+    challenge = await challenge_of(bench)
+    bench.authority.answer = WRONG
+    await bench.login("again", "carol")
+    bench.authority.answer = ALICE
+    bench.authority.is_open.clear()
+    first = asyncio.create_task(bench.login(name="first"))
+    await turns()
+    bench.authority.sources.clear()
+    second = asyncio.create_task(bench.login(name="second"))
+    third = asyncio.create_task(bench.gate.resume(LDAP, challenge.continuation, Secret("123456"), ASKS))
+    await turns()
+    bench.now += 4.0
+    bench.authority.is_open.set()
+    assert await asyncio.gather(first, second, third) == [ALICE] * 3
+    bench.now -= 3.0
+    assert await bench.login("again", "carol") == ALICE
+    assert bench.slept
+    assert [source.waited_s for source in bench.authority.sources] == [4.0, 4.0, 0.0]
+
+
+async def test_a_login_that_is_begun_anew_has_no_more_time_than_any() -> None:
+    bench = Bench()
+
+    def revoked_meanwhile() -> None:
+        bench.authority.during = lambda: None
+        bench.now += 3.0
+        bench.gate.publish(Revoked(user_pk=7))
+
+    bench.authority.during = revoked_meanwhile
+    assert await bench.login() == ALICE
+    assert [source.waited_s for source in bench.authority.sources] == [0.0, 3.0]
 
 
 # -- challenges -----------------------------------------------------------------------------------

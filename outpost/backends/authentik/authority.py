@@ -129,7 +129,7 @@ class FlowAuthority:
         run = FlowRun.prepare(visitor, self._pool.address, slug, self._service, self._observer)
         interactive = source.interactive and provider.mfa_support
         login = _Login(provider, run, answers)
-        return await self._decide(login, lambda: run.start(answers, interactive=interactive))
+        return await self._decide(login, lambda: run.start(answers, interactive=interactive), source.waited_s)
 
     async def resume(self, provider: Provider, continuation: object, secret: Secret, source: Source) -> Decision:
         """The decision after the answer to a Challenge; `secret` is the code alone, empty to ask for a push.
@@ -149,20 +149,21 @@ class FlowAuthority:
             return Rejected(RejectReason.CODE_INVALID, "the code is no UTF-8")
         answers = replace(continuation.answers, code=code or None)
         run, challenge = continuation.run, continuation.needs.challenge
-        return await self._decide(_Login(provider, run, answers), lambda: run.resume(challenge, answers))
+        login = _Login(provider, run, answers)
+        return await self._decide(login, lambda: run.resume(challenge, answers), source.waited_s)
 
-    async def _decide(self, login: _Login, step: Callable[[], Awaitable[Outcome]]) -> Decision:
+    async def _decide(self, login: _Login, step: Callable[[], Awaitable[Outcome]], waited_s: float) -> Decision:
         loop = asyncio.get_running_loop()
         turns, timeout_s = self.turns, self._settings.login_timeout_s
-        came_at = loop.time()
+        came_at = started_at = loop.time() - waited_s
         has_turn = is_asked = False
         decision: Decision | None = None
         try:
-            async with asyncio.timeout(timeout_s) as deadline:
+            async with asyncio.timeout_at(came_at + timeout_s) as deadline:
                 await turns.take()
                 has_turn = True
                 started_at = loop.time()
-                if started_at - came_at + turns.expected_s > timeout_s:
+                if started_at - came_at + turns.expected_s >= timeout_s:
                     return self._no_turn(came_at)
 
                 def push_started(is_waiting: bool) -> None:
@@ -181,7 +182,8 @@ class FlowAuthority:
         except TimeoutError:
             if not is_asked:
                 return self._no_turn(came_at)
-            if has_turn:
+            # What began late says little about the server.
+            if has_turn and loop.time() - started_at >= timeout_s / 2:
                 turns.ran_out_of_time(loop.time())
             return Unavailable(UnavailableReason.BACKEND_TIMEOUT, "the server did not decide within the deadline")
         except BackendError as exc:

@@ -136,7 +136,8 @@ class PasswordChanges:
         self, authority: FlowAuthority, provider: LdapProvider, identity: Identity, new: Secret, source: Source
     ) -> PasswordDecision:
         """Log in with the new password; where that needs a code, which is spent, up to the code."""
-        proof = await authority.authenticate(provider, identity.username, new, replace(source, interactive=True))
+        asking = replace(source, interactive=True, waited_s=0.0)  # the change is made: this must not lack time
+        proof = await authority.authenticate(provider, identity.username, new, asking)
         if isinstance(proof, Unavailable):
             return Unavailable(proof.reason, f"whether the new password holds is not known: {proof.detail}")
         is_proved = False

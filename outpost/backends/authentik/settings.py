@@ -38,7 +38,7 @@ class AuthentikSettings:
     request_timeout_s: float = 30.0
     """One REST request, all attempts counted separately; a page of users takes a loaded server seconds."""
     login_timeout_s: float = 10.0
-    """One login through the flow, with proof and access check."""
+    """One login from the client's question on: its wait for a turn, the flow, proof and access check."""
     duo_timeout_s: float = 60.0
     """Added while the server waits for the answer to a Duo push: its POST blocks until then."""
     challenge_timeout_s: float = 120.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -489,6 +490,31 @@ async def test_a_login_that_could_not_end_in_time_is_not_begun() -> None:
         turns.give_back()
         assert isinstance(await waiting, Unavailable)
         assert script.requests == []
+        assert isinstance(await bench.authority.authenticate(LDAP, "alice", Secret("pw"), ASKING), Accepted)
+        assert turns.active == 0
+
+
+async def test_what_was_waited_elsewhere_is_gone_of_the_deadline() -> None:
+    async def hang(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(30)
+        return done()
+
+    script = Script(hang, EMBEDDED, validate("totp"), hang, EMBEDDED, done())
+    async with script, Bench(script.url, "ldap", login_timeout_s=30.0) as bench, asyncio.timeout(10):
+        turns = bench.authority.turns
+        late, too_late = replace(ASKING, waited_s=29.8, interactive=True), replace(ASKING, waited_s=30.0)
+        told = await bench.authority.authenticate(LDAP, "alice", Secret("pw"), late)
+        assert isinstance(told, Unavailable)
+        assert told.reason is UnavailableReason.BACKEND_TIMEOUT
+        assert turns.limit == turns.most, "the server had no time to be slow"
+        told = await bench.authority.authenticate(LDAP, "alice", Secret("pw"), replace(late, waited_s=1.0))
+        assert isinstance(told, Challenge)
+        answer = await bench.authority.resume(LDAP, told.continuation, Secret("123456"), late)
+        assert isinstance(answer, Unavailable)
+        assert answer.reason is UnavailableReason.BACKEND_TIMEOUT
+        asked = len(script.requests)
+        assert isinstance(await bench.authority.authenticate(LDAP, "alice", Secret("pw"), too_late), Unavailable)
+        assert len(script.requests) == asked
         assert isinstance(await bench.authority.authenticate(LDAP, "alice", Secret("pw"), ASKING), Accepted)
         assert turns.active == 0
 
