@@ -23,7 +23,7 @@ LADDER: list[set[str]] = [
     }
     | {"ldap.sids", "observe._lines", "observe._rows", "credentials._believed"},
     {"ldap._arena", "ldap._snapshot", "ldap.arena", "ldap.entries", "ldap.results", "ldap.observer"}
-    | {"ldap.controls", "ldap.plain", "ldap.proxy", "ldap.shelf", "ldap.certificates"}
+    | {"ldap.controls", "ldap.plain", "ldap.proxy", "ldap.shelf", "ldap._shelf", "ldap._session", "ldap.certificates"}
     | {"radius.packet", "radius.crypto", "radius._intake"}
     | {"observe._ldap_lines", "observe._radius_lines"}
     | {"radius.observer", "radius.clients", "radius.attributes", "radius.bypass"},

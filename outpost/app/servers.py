@@ -11,13 +11,13 @@ from prometheus_client.core import Metric
 
 from outpost.config.values import Network
 from outpost.identity import CertificateKeyPair, Served
+from outpost.ldap._shelf import Shelf
 from outpost.ldap.directories import Directories
 from outpost.ldap.operations.bind import Sessions
 from outpost.ldap.operations.external import Voucher
 from outpost.ldap.operations.password_modify import Changer
 from outpost.ldap.operations.search import SearchLimits
 from outpost.ldap.server import LdapServer, RevocableGate, ServedLibrary, ServerLimits
-from outpost.ldap.shelf import Shelf
 from outpost.ldap.tls import TlsSettings
 from outpost.observe.ldap import LdapMeter
 from outpost.observe.logs import LogWriter

@@ -11,9 +11,9 @@ from typing import Final, final
 from typing_extensions import disjoint_base
 
 from outpost._fastber import Inbox, Limits
+from outpost.ldap._session import Session
 from outpost.ldap.observer import LdapObserver
 from outpost.ldap.operations.bind import Gate, Sessions
-from outpost.ldap.operations.outcome import Session
 from outpost.ldap.providers import Providers
 from outpost.ldap.shelf import Library
 

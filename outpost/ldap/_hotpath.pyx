@@ -5,12 +5,16 @@
 # `tests/ldap/test_hotpath.py` compares the two.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItemWithError
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
 from outpost._fastber cimport Inbox, Limits, SearchRequest, Span, ber_uint_size, decode_one, filter_walk, put_uint
 from outpost.credentials._believed cimport Believed, Who
+from outpost.ldap._session cimport Session
+from outpost.ldap._shelf cimport Shelf
 from outpost.ldap._snapshot cimport (
     Output, compare_at, idle_search, plan_search, put_simple_dn, read_search, reserve, rest_search,
 )
@@ -109,7 +113,8 @@ cdef inline bint take_uint(Span *s, int tag, uint32_t *out) noexcept nogil:
 @cython.final
 cdef class Place:
     """A provider that is served now."""
-    cdef object provider
+    cdef object provider, pk
+    cdef uint32_t since     # of which `HotPath.serve`
     cdef str app
     cdef bint needs_tls
     cdef bint is_compiled
@@ -125,7 +130,9 @@ cdef class Known:
 
 @cython.final
 cdef class HotPath:
-    cdef object gate, directories, observer, sessions, release, clock, providers, ledger
+    cdef object gate, observer, sessions, release, clock, providers, ledger
+    cdef dict shelves       # by primary key of the provider
+    cdef uint32_t served    # times
     cdef Limits bound_limits
     cdef uint32_t size_limit
     cdef bint is_monotonic
@@ -145,7 +152,7 @@ cdef class HotPath:
         self, gate, directories, observer, sessions, release, Limits bound_limits not None, uint32_t size_limit, clock
     ):
         self.gate = gate
-        self.directories = directories
+        self.shelves = directories.shelves
         self.observer = observer
         self.sessions = sessions
         self.release = release
@@ -170,6 +177,7 @@ cdef class HotPath:
 
     def serve(self, providers):
         self.providers = providers
+        self.served += 1
         self.any_needs_tls = providers.any_requires_tls
         self.all_need_tls = providers.requires_tls(None)
         self.is_sole = len(providers.bases()) == 1
@@ -197,6 +205,8 @@ cdef class HotPath:
                 return None
             place = Place.__new__(Place)
             place.provider = current
+            place.pk = current.pk
+            place.since = self.served
             place.app = current.application_slug
             place.needs_tls = current.options.require_tls
             place.is_compiled = current.search_mode is Mode.CACHED
@@ -209,19 +219,27 @@ cdef class HotPath:
             self.places[provider.pk] = place
         return place
 
-    cdef Place place_in(self, object session):
+    cdef Place place_in(self, Wire wire):
         """The same for whoever has bound; None for others."""
-        cdef Place place
+        cdef Place place = wire.place
+        cdef Session session = wire.session
         provider = session.provider
         if provider is None:
             return None
-        place = self.place_of(provider)
+        if place is not None and place.since == self.served and place.provider is provider:
+            return place
+        place = wire.place = self.place_of(provider)
         if place is not None and provider is not place.provider:
             if provider != place.provider:
                 return None
             # Read again, and the same as before.
             session.provider = place.provider
         return place
+
+    cdef Shelf shelf_of(self, Place place):
+        """The directory of a provider as it is now; None before the first."""
+        cdef PyObject *found = PyDict_GetItemWithError(self.shelves, place.pk)
+        return None if found == NULL else <Shelf?><object>found
 
     cdef uint8_t *room(self, Py_ssize_t more) except NULL:
         if self.out.data == NULL:
@@ -261,9 +279,8 @@ cdef class HotPath:
         cdef Place place
         cdef bytes octets
         cdef double took
-        cdef bint is_secure
-        session = wire.session
-        is_secure = session.is_secure
+        cdef Session session = wire.session
+        cdef bint is_secure = session.is_secure
         if self.believed is None or (self.all_need_tls and not is_secure):
             return False
         if not take_uint(body, 0x02, &version) or version != 3 or next_tag(body, &name) != 0x04:
@@ -297,12 +314,12 @@ cdef class HotPath:
             if identity.session is not None:
                 self.sessions.hold(identity.session)
         else:
-            pages = session.pages
-            if pages:
-                pages.clear()
+            if session.pages:
+                session.pages.clear()
         session.bind_dn = octets
         session.provider = place.provider
         session.identity = identity
+        wire.place = place
         wire._inbox._limits = self.bound_limits
         self.finish(message_id, 0x61, 0)
         took = self.now() - now
@@ -375,11 +392,12 @@ cdef class HotPath:
         cdef int code = 0
         cdef bint types_only, is_whole
         cdef Place place
+        cdef Shelf shelf
         cdef Limits limits = wire._inbox._limits
-        session = wire.session
+        cdef Session session = wire.session
         if self.any_needs_tls and not session.is_secure:
             return False
-        place = self.place_in(session)
+        place = self.place_in(wire)
         if place is None or not place.is_compiled:
             return False
         if next_tag(body, &base) != 0x04 or base.pos == base.end:
@@ -403,10 +421,10 @@ cdef class HotPath:
             count += 1
         if not self.is_below(place, &base):
             return False
-        shelf = self.directories.shelf(place.provider)
+        shelf = self.shelf_of(place)
         if shelf is None:
             return False
-        view = shelf.view(session.identity)
+        view = shelf.view_of(session.identity)
         if view is None:
             return False
         if self.size_limit and (limit == 0 or self.size_limit < limit):
@@ -456,10 +474,11 @@ cdef class HotPath:
     cdef bint compare(self, Wire wire, uint32_t message_id, Span *body, double now) except -1:
         cdef Span entry, assertion, attribute, value
         cdef Place place
+        cdef Shelf shelf
+        cdef Session session = wire.session
         cdef int code
         cdef double took
-        session = wire.session
-        place = self.place_in(session)
+        place = self.place_in(wire)
         if place is None or not place.is_compiled:
             return False
         if next_tag(body, &entry) != 0x04 or next_tag(body, &assertion) != 0x30 or body.pos != body.end:
@@ -468,10 +487,10 @@ cdef class HotPath:
             return False
         if assertion.pos != assertion.end or not self.is_below(place, &entry):
             return False
-        shelf = self.directories.shelf(place.provider)
+        shelf = self.shelf_of(place)
         if shelf is None:
             return False
-        view = shelf.view(session.identity)
+        view = shelf.view_of(session.identity)
         if view is None:
             return False
         code = compare_at(shelf.snapshot, view, &entry, &attribute, &value)
@@ -562,7 +581,8 @@ cdef class Wire:
     cdef HotPath hotpath
     cdef str address
     cdef set running
-    cdef public object session
+    cdef public Session session
+    cdef Place place        # of the session's provider, as it was found last
     cdef public Inbox _inbox
     cdef public object _transport
     cdef public object stalled_at
@@ -571,7 +591,7 @@ cdef class Wire:
     cdef public bint _is_draining
     cdef public bint _is_reading
 
-    def __init__(self, HotPath hotpath not None, session, Inbox inbox not None, set running not None):
+    def __init__(self, HotPath hotpath not None, Session session not None, Inbox inbox not None, set running not None):
         self.hotpath = hotpath
         self.session = session
         self.address = session.address

@@ -12,11 +12,12 @@ from outpost._fastber import AbandonRequest, BindRequest, Limits, Request, Unbin
 from outpost.errors import LimitExceeded, ProtocolError, SequenceError
 from outpost.ldap import results
 from outpost.ldap._hotpath import HotPath, Wire
+from outpost.ldap._session import Session
 from outpost.ldap.certificates import ClientCertificate
 from outpost.ldap.connection import Connection, notice, notice_of
 from outpost.ldap.observer import LdapObserver
 from outpost.ldap.operations.listing import EXAMINED, SLICE
-from outpost.ldap.operations.outcome import Cancel, Later, Listing, Outcome, Session, StartTls
+from outpost.ldap.operations.outcome import Cancel, Later, Listing, Outcome, StartTls
 from outpost.ldap.service import LdapService
 
 HIGH_WATER = 256 * 1024

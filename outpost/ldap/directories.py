@@ -8,10 +8,10 @@ from typing import Generic, TypeVar, final
 
 from outpost.errors import BackendError, DecodeError, OutpostError
 from outpost.identity import Crowd, LdapProvider, Mode, Roster, Wanted
+from outpost.ldap._shelf import Shelf
 from outpost.ldap._snapshot import Snapshot
 from outpost.ldap.arena import compile_people
 from outpost.ldap.compiler import compile_apart
-from outpost.ldap.shelf import Shelf
 from outpost.ldap.stored import StoredArenas
 from outpost.processes.people import PackedPeople
 
@@ -67,7 +67,8 @@ class Directories(Generic[B]):
         self._log = log
         self._tell_built = built
         self._providers: dict[int, LdapProvider] = {}
-        self._shelves: dict[int, B] = {}
+        self.shelves: dict[int, B] = {}
+        """The last complete directory of each provider, by primary key; one dictionary for good."""
         self._built: dict[int, tuple[int, LdapProvider]] = {}
         """What each shelf was built from: generation of the people, and the provider."""
         self._failed: dict[int, tuple[int, LdapProvider]] = {}
@@ -81,15 +82,15 @@ class Directories(Generic[B]):
     def serve(self, providers: Iterable[LdapProvider]) -> None:
         """Providers or people changed: build what differs. Returns at once."""
         self._providers = {one.pk: one for one in providers}
-        for pk in self._shelves.keys() - self._providers.keys():
-            del self._shelves[pk], self._built[pk]
+        for pk in self.shelves.keys() - self._providers.keys():
+            del self.shelves[pk], self._built[pk]
             self._left_out.pop(pk, None)
         for pk in self._providers:
             self._build(pk)
 
     def shelf(self, provider: LdapProvider) -> B | None:
         """The last complete directory of a provider, or None before the first."""
-        return self._shelves.get(provider.pk)
+        return self.shelves.get(provider.pk)
 
     async def fetch(self, provider: LdapProvider, wanted: Wanted) -> B:
         """A fresh directory of at least `wanted`. Raises BackendError."""
@@ -100,9 +101,7 @@ class Directories(Generic[B]):
     def readiness(self) -> str:
         """Empty, or what is still to be done before searches can be answered."""
         waiting = [
-            one.name
-            for pk, one in self._providers.items()
-            if one.search_mode is Mode.CACHED and pk not in self._shelves
+            one.name for pk, one in self._providers.items() if one.search_mode is Mode.CACHED and pk not in self.shelves
         ]
         return f"the directory of provider {waiting[0]!r} is not complete yet" if waiting else ""
 
@@ -150,7 +149,7 @@ class Directories(Generic[B]):
             self._log("error", f"directory of provider {provider.name!r} not built, the last one is kept: {failed}")
         else:
             if pk in self._providers:
-                self._shelves[pk] = shelf
+                self.shelves[pk] = shelf
                 self._built[pk] = source
                 self._failed.pop(pk, None)
                 self._tell_built(provider)

@@ -17,11 +17,12 @@ from outpost._fastber import (
 )
 from outpost.identity import LdapProvider
 from outpost.ldap import controls, plain, results, rootdse
+from outpost.ldap._session import Session
 from outpost.ldap.observer import LdapObserver
 from outpost.ldap.operations import compare, extended
 from outpost.ldap.operations.bind import CONFIDENTIALITY, EXTERNAL, PLAIN, Binder, Gate, Sessions
 from outpost.ldap.operations.external import Voucher
-from outpost.ldap.operations.outcome import Later, Listing, Outcome, Session
+from outpost.ldap.operations.outcome import Later, Listing, Outcome
 from outpost.ldap.operations.password_modify import Changer, PasswordModifier
 from outpost.ldap.operations.search import Searcher, SearchLimits
 from outpost.ldap.providers import Providers

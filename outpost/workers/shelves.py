@@ -9,8 +9,8 @@ from typing import final
 
 from outpost.errors import BackendUnavailable, LimitExceeded, OutpostError
 from outpost.identity import LdapProvider, Wanted
+from outpost.ldap._shelf import Shelf
 from outpost.ldap._snapshot import Snapshot
-from outpost.ldap.shelf import Shelf
 from outpost.processes import memory
 from outpost.processes.message import Message
 from outpost.workers import words
@@ -30,19 +30,20 @@ class Shelves:
         self._adopted = adopted
         self._log = log
         self._providers: frozenset[int] = frozenset()
-        self._shelves: dict[int, Shelf] = {}
+        self.shelves: dict[int, Shelf] = {}
+        """The last complete directory of each provider, by primary key; one dictionary for good."""
         self._editions: dict[int, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def serve(self, providers: Iterable[LdapProvider]) -> None:
         """The parent builds what differs; what is served no more is given up."""
         self._providers = frozenset(one.pk for one in providers)
-        for pk in self._shelves.keys() - self._providers:
-            del self._shelves[pk]
+        for pk in self.shelves.keys() - self._providers:
+            del self.shelves[pk]
 
     def shelf(self, provider: LdapProvider) -> Shelf | None:
         """The last complete directory of a provider, or None before the first."""
-        return self._shelves.get(provider.pk)
+        return self.shelves.get(provider.pk)
 
     async def fetch(self, provider: LdapProvider, wanted: Wanted) -> Shelf:
         """A fresh directory of at least `wanted`. Raises BackendError."""
@@ -77,7 +78,7 @@ class Shelves:
             self._log("error", f"a directory could not be taken over, the last one is kept: {error}")
             return
         if self._editions.get(provider_pk) == edition and provider_pk in self._providers:
-            self._shelves[provider_pk] = shelf
+            self.shelves[provider_pk] = shelf
             self._adopted(provider_pk, edition)
 
 

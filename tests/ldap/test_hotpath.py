@@ -19,13 +19,13 @@ from outpost.credentials.cache import CacheSettings
 from outpost.credentials.gate import Gate, GateSettings
 from outpost.errors import DecodeError
 from outpost.identity import LdapProvider, Mode, Revoked, Served
+from outpost.ldap._shelf import Shelf
 from outpost.ldap._snapshot import Snapshot
 from outpost.ldap.arena import compile_people
 from outpost.ldap.channel import Channel
 from outpost.ldap.dn import normalise
 from outpost.ldap.operations.search import SearchLimits
 from outpost.ldap.server import LdapServer
-from outpost.ldap.shelf import Shelf
 from outpost.observe._lines import Lines
 from outpost.observe.ldap import LdapMeter
 from outpost.observe.logs import render_json
@@ -50,15 +50,28 @@ class Library:
     compiled: ClassVar[dict[LdapProvider, Shelf]] = {}
 
     def __init__(self) -> None:
-        self.is_empty = False
+        self.shelves: dict[int, Shelf] = {}
+        self._served: dict[int, Shelf] = {}
 
     def serve(self, providers: Iterable[LdapProvider]) -> None:
+        is_empty = bool(self._served) and not self.shelves
         for one in providers:
             if one not in self.compiled:
                 self.compiled[one] = Shelf(Snapshot(compile_people(PEOPLE, one)))
+        self._served = {one.pk: self.compiled[one] for one in providers}
+        self.put([] if is_empty else self._served)
+
+    def put(self, there: Iterable[int]) -> None:
+        """Only the directories of these are complete."""
+        self.shelves.clear()
+        self.shelves.update({pk: self._served[pk] for pk in there})
+
+    def turn(self) -> None:
+        """All directories are gone, or come back."""
+        self.put([] if self.shelves else self._served)
 
     def shelf(self, provider: LdapProvider) -> Shelf | None:
-        return None if self.is_empty else self.compiled[provider]
+        return self.shelves.get(provider.pk)
 
     async def fetch(self, provider: LdapProvider, wanted: object) -> Shelf:
         return self.compiled[provider]
@@ -345,7 +358,7 @@ async def both_ways(
                 elif isinstance(step, Revoked):
                     side.gate.publish(step)
                 elif step == "empty":
-                    side.directories.is_empty = not side.directories.is_empty
+                    side.directories.turn()
                 elif step == "again":
                     again = tuple(dataclasses.replace(one) for one in providers)
                     side.server.serve(Served(ldap=again))
@@ -522,10 +535,10 @@ def test_no_snapshot_is_held_by_an_idle_connection() -> None:
     async def counted() -> None:
         side = Side(SETS["one"])
         shelf = Shelf(Snapshot(compile_people(PEOPLE, SETS["one"][0])))
-        vars(side.directories)["compiled"] = {SETS["one"][0]: shelf}
+        side.directories.shelves[SETS["one"][0].pk] = shelf
         await side.hot(BIND + FIND + COMPARE)
         snapshot = shelf.snapshot
-        vars(side.directories)["compiled"] = {}
+        side.directories.shelves.clear()
         del shelf
         # This name, and the argument of the call.
         assert sys.getrefcount(snapshot) == 2

@@ -21,8 +21,8 @@ from outpost.identity import (
     UnavailableReason,
     Unwilling,
 )
+from outpost.ldap._session import Session
 from outpost.ldap.observer import Silent
-from outpost.ldap.operations.outcome import Session
 from outpost.ldap.operations.password_modify import GENERATED, PasswordModifier, _is_loopback, _read
 from tests.ldap import decode, encode
 from tests.ldap.testbed import ALICE, BASE, PASSWORDS, Bed, Client, bed, provider, trusting

@@ -479,13 +479,13 @@ async def test_half_closing_still_gets_the_answer() -> None:
 async def test_a_bug_costs_one_answer() -> None:
     async with bed() as there:
         client = await there.client("ldapservice")
-        shelf = there.directories._shelves[1]
-        there.directories._shelves[1] = "broken"  # type: ignore[assignment]
+        shelf = there.directories.shelves[1]
+        there.directories.shelves[1] = "broken"  # type: ignore[assignment]
         code, _, done = await client.search(BASE)
         assert code == 80
         assert b"e1" in decode.result(done.content)[2]
         assert len(there.seen.failures) == 1
-        there.directories._shelves[1] = shelf
+        there.directories.shelves[1] = shelf
         assert (await client.search(BASE))[0] == 0
 
 

@@ -13,9 +13,9 @@ import pytest
 from outpost.errors import BackendError
 from outpost.identity import LdapProvider
 from outpost.ldap import directories
+from outpost.ldap._shelf import Shelf
 from outpost.ldap.arena import compile_people
 from outpost.ldap.directories import Directories, shelved
-from outpost.ldap.shelf import Shelf
 from outpost.ldap.stored import StoredArenas
 from outpost.processes.people import PackedPeople, Spool, pack_rows, row_of
 from tests.ldap.generate import people

@@ -22,12 +22,13 @@ from outpost.identity import (
     User,
 )
 from outpost.ldap import results
+from outpost.ldap._session import Session
 from outpost.ldap.certificates import ClientCertificate
 from outpost.ldap.entries import Naming
 from outpost.ldap.observer import LdapObserver
 from outpost.ldap.operations import external
 from outpost.ldap.operations.external import Claim, NoClaimError, Voucher
-from outpost.ldap.operations.outcome import Later, Outcome, Session
+from outpost.ldap.operations.outcome import Later, Outcome
 from outpost.ldap.providers import BindName, Providers
 
 SIMPLE: Final = 0x80

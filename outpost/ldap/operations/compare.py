@@ -9,12 +9,14 @@ from outpost._fastber import CompareRequest, Limits
 from outpost.errors import BackendError, DecodeError, OperationError
 from outpost.identity import Identity, LdapProvider, Mode
 from outpost.ldap import results
+from outpost.ldap._session import Session
+from outpost.ldap._shelf import Shelf
 from outpost.ldap.controls import understand
 from outpost.ldap.dn import normalise
 from outpost.ldap.operations import wanted
-from outpost.ldap.operations.outcome import Later, Session
+from outpost.ldap.operations.outcome import Later
 from outpost.ldap.providers import Providers
-from outpost.ldap.shelf import Library, Shelf
+from outpost.ldap.shelf import Library
 
 DIAGNOSTICS: Final = {
     results.NO_SUCH_ATTRIBUTE: b"the entry has no such attribute",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from outpost._fastber import ExtendedRequest, encode_extended_result
 from outpost.ldap import results
+from outpost.ldap._session import Session
 from outpost.ldap.controls import take
-from outpost.ldap.operations.outcome import Cancel, Outcome, Session, StartTls
+from outpost.ldap.operations.outcome import Cancel, Outcome, StartTls
 
 
 def begin(session: Session, request: ExtendedRequest, *, can_start_tls: bool) -> Outcome:

@@ -1,16 +1,15 @@
-"""What an operation comes to, and the session it belongs to."""
+"""What an operation comes to."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Protocol
 
 from outpost._fastber import Request
-from outpost.identity import Identity, LdapProvider, Revoked
+from outpost.identity import Revoked
+from outpost.ldap._session import Session
 from outpost.ldap._snapshot import Search
-from outpost.ldap.certificates import ClientCertificate
 from outpost.ldap.controls import SortKey
 
 PAGED_LISTINGS = 8
@@ -79,54 +78,6 @@ class Page:
     """resultCode behind the last of `rest`."""
     controls: ResponseControls = ()
     """Sent with every page."""
-
-
-@final
-class Session:
-    """Who is at the other end: address, protection, identity. Nothing here is a secret."""
-
-    __slots__ = (
-        "address",
-        "bind_dn",
-        "certificate",
-        "identity",
-        "is_changing_password",
-        "is_secure",
-        "pages",
-        "provider",
-    )
-
-    def __init__(self, address: str, *, is_secure: bool) -> None:
-        self.address = address
-        self.is_secure = is_secure
-        self.certificate: ClientCertificate | None = None
-        """The client's, once TLS has verified it."""
-        self.bind_dn = b""
-        """As the client wrote it; empty while anonymous."""
-        self.provider: LdapProvider | None = None
-        self.identity: Identity | None = None
-        self.is_changing_password = False
-        """Its own revocation is under way: the session gets anonymous, and hears how the change went."""
-        self.pages: OrderedDict[bytes, Page] = OrderedDict()
-
-    @property
-    def app(self) -> str:
-        """Slug of the application, for metrics; empty while anonymous."""
-        return self.provider.application_slug if self.provider is not None else ""
-
-    def forget(self) -> None:
-        """The session is anonymous from now on (RFC 4511 4.2.1: also while a Bind is being processed)."""
-        self.bind_dn, self.provider, self.identity = b"", None, None
-        self.pages.clear()
-
-    def drop_pages(self, now: float) -> None:
-        """Let go of the listings, and of their snapshots, that nobody went on with in time."""
-        for cookie in [cookie for cookie, page in self.pages.items() if now > page.expires_at]:
-            del self.pages[cookie]
-
-    def become(self, bind_dn: bytes, provider: LdapProvider, identity: Identity) -> None:
-        """A Bind succeeded."""
-        self.bind_dn, self.provider, self.identity = bind_dn, provider, identity
 
 
 def is_revoked(session: Session, revoked: Revoked) -> bool:

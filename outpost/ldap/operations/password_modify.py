@@ -25,10 +25,11 @@ from outpost.identity import (
     Unwilling,
 )
 from outpost.ldap import results
+from outpost.ldap._session import Session
 from outpost.ldap.controls import take
 from outpost.ldap.dn import normalise
 from outpost.ldap.observer import LdapObserver
-from outpost.ldap.operations.outcome import Later, Outcome, Session
+from outpost.ldap.operations.outcome import Later, Outcome
 from outpost.ldap.providers import Providers
 
 GENERATED: Final = 20

@@ -13,6 +13,8 @@ from outpost.errors import BackendError, DecodeError, OperationError
 from outpost.identity import Identity, LdapProvider, Mode, RejectReason
 from outpost.ldap import controls as request_controls
 from outpost.ldap import plain, results
+from outpost.ldap._session import Session
+from outpost.ldap._shelf import Shelf
 from outpost.ldap._snapshot import Search, Snapshot, View
 from outpost.ldap.controls import Controls, Paging, paging_response, sort_response
 from outpost.ldap.observer import LdapObserver
@@ -26,11 +28,10 @@ from outpost.ldap.operations.outcome import (
     Outcome,
     Page,
     ResponseControls,
-    Session,
 )
 from outpost.ldap.providers import Providers
 from outpost.ldap.schema import SUBSCHEMA_DN, subschema
-from outpost.ldap.shelf import Library, Shelf
+from outpost.ldap.shelf import Library
 
 FOREVER: Final = float("inf")
 NOT_BOUND = "bind first"
@@ -278,7 +279,7 @@ class Searcher:
         cookie = secrets.token_bytes(8)
         session.pages[cookie] = page
         if len(session.pages) > PAGED_LISTINGS:
-            session.pages.popitem(last=False)
+            del session.pages[next(iter(session.pages))]
         return cookie
 
     def _next_page(
