@@ -113,18 +113,15 @@ def pack_rows(rows: Iterable[bytes]) -> bytes:
 
 def unpack_users(octets: bytes) -> list[User]:
     """What `pack_rows` packed. Raises DecodeError."""
+    # One object for each group's pk: with many memberships the text itself must not be kept many times.
     shared: dict[str, str] = {}
-
-    def same(text: str) -> str:
-        # One object for each group's pk: with many memberships the text itself must not be kept many times.
-        return shared.setdefault(text, text)
-
+    same = shared.setdefault
     try:
         rows = orjson.loads(zlib.decompress(octets))
         return [
             User(
-                pk, username, name, email, uid, uuid, is_active, is_superuser, same(kind), same(path),
-                tuple(map(same, groups)), attributes, _moment(joined), _moment(updated), _moment(changed),
+                pk, username, name, email, uid, uuid, is_active, is_superuser, same(kind, kind), same(path, path),
+                tuple(map(same, groups, groups)), attributes, _moment(joined), _moment(updated), _moment(changed),
             )
             for pk, username, name, email, uid, uuid, is_active, is_superuser, kind, path, groups, attributes, joined,
                 updated, changed in rows
