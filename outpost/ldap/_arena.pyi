@@ -48,14 +48,16 @@ class Builder:
         parent: int,
         kind: int,
         user_pk: int,
-        items: Iterable[tuple[int | str, bytes | Sequence[bytes]]],
+        names: tuple[int | str, ...],
+        values: list[bytes | Sequence[bytes]],
         normal: bytes | None = None,
         login: bytes | None = None,
         holders: Links | None = None,
     ) -> int:
         """Append an entry below entry `parent` (-1 for the base) and return its index.
 
-        items: (attribute index or name, one value or all values); an empty sequence is left out. user_pk: -1 for none.
+        names: attributes by index or name; values: of each, one value or all values, which stay as they are; what is
+        empty is left out. It is faster where entries share the tuple, and the objects of values. user_pk: -1 for none.
         normal: of `dn`, where it is known; login: of a user; holders: of a group, whose memberOf names it.
         Users come one behind the other, and so do their virtual groups, in the same order.
         Raises ValueError when a DN is taken, or is no DN, or the entry is out of order.

@@ -36,12 +36,22 @@ cdef enum:
     MAX_ARENA = 0xFFFF0000
     LONG = 64                       # values of an attribute, from which on they are not encoded once more
     SMALL = 512                     # octets of a value that is folded here
+    TAKEN = 0x80                    # Node.kind, until it is put together: the normal DN of an entry
+
+
+cdef extern from *:
+    void __builtin_prefetch(const void *at) noexcept nogil
 
 
 cdef struct Block:
     uint8_t *data
     Py_ssize_t size
     Py_ssize_t room
+
+
+cdef struct Slot:
+    uint32_t hash
+    uint32_t node               # 0: free
 
 
 cdef int block_reserve(Block *b, Py_ssize_t more) except -1:
@@ -115,19 +125,25 @@ cdef class Builder:
     cdef Block nodes, lists, records, shapes, items, entries, marks
     cdef Block links            # offsets of the lists of entries
     cdef Block logins           # a node for each user
-    cdef uint32_t *interned     # open addressing: (kind, octets) -> node
+    cdef Slot *interned         # open addressing: (kind, octets) -> node
     cdef uint32_t slots
     cdef uint32_t node_count
     cdef uint32_t normal_count
-    cdef dict sets              # (attribute, -1 or -2, refs) -> offset of the list
+    cdef dict sets              # (attribute or -1, refs) -> offset of the list
+    cdef dict linked            # entries -> offset of the list
     cdef dict shape_numbers     # items -> number
-    cdef set dns                # normal DN nodes
     cdef list attribute_rows    # (node offset, kind, flags)
     cdef list name_rows         # (node offset, attribute index)
     cdef dict indices           # description -> attribute index
+    cdef dict layouts           # descriptions -> attribute indices, uint16s
+    cdef tuple last_names
+    cdef bytes last_layout
     cdef uint8_t *kinds         # by attribute
     cdef uint8_t *flags
     cdef uint8_t *is_common     # the values belong into shapes
+    cdef list same              # by attribute: the last value, and where it is; many entries hold the same object
+    cdef Item *same_items
+    cdef uint32_t *hashes       # of the values of the entry in work
     cdef Item *row              # of the entry in work
     cdef uint32_t *columns
     cdef uint8_t *is_list       # by column
@@ -167,6 +183,8 @@ cdef class Builder:
         PyMem_RawFree(self.kinds)
         PyMem_RawFree(self.flags)
         PyMem_RawFree(self.is_common)
+        PyMem_RawFree(self.same_items)
+        PyMem_RawFree(self.hashes)
         PyMem_RawFree(self.row)
         PyMem_RawFree(self.columns)
         PyMem_RawFree(self.is_list)
@@ -178,8 +196,10 @@ cdef class Builder:
         if count > 0xFFFF:
             raise ValueError("more than 65535 attributes")
         self.sets = {}
+        self.linked = {}
         self.shape_numbers = {}
-        self.dns = set()
+        self.layouts = {}
+        self.same = [None] * count
         self.attribute_rows = []
         self.name_rows = []
         self.indices = {}
@@ -189,10 +209,12 @@ cdef class Builder:
         self.custom_from = custom_from
         self.has_twins = True
         self.slots = 1 << 12
-        self.interned = <uint32_t *>zeroed(self.slots * 4)
+        self.interned = <Slot *>zeroed(self.slots * sizeof(Slot))
         self.kinds = <uint8_t *>zeroed(count)
         self.flags = <uint8_t *>zeroed(count)
         self.is_common = <uint8_t *>zeroed(count)
+        self.same_items = <Item *>zeroed(count * sizeof(Item))
+        self.hashes = <uint32_t *>zeroed(count * 4)
         self.row = <Item *>zeroed((count + 1) * sizeof(Item))
         self.columns = <uint32_t *>zeroed((count + 1) * 4)
         self.is_list = <uint8_t *>zeroed(count + 1)
@@ -211,21 +233,22 @@ cdef class Builder:
 
     # -- values -----------------------------------------------------------------------------------
 
-    cdef uint32_t find(self, int kind, const uint8_t *data, Py_ssize_t size, uint32_t *slot) noexcept nogil:
+    cdef uint32_t find(self, uint32_t hash, int kind, const uint8_t *data, Py_ssize_t size, uint32_t *slot) noexcept nogil:
         """The node of these octets, or 0; `slot` is where it is, or belongs."""
-        cdef uint32_t at = slot_of(hash_octets(kind, data, size), self.slots)
+        cdef uint32_t at = slot_of(hash, self.slots)
         cdef const Node *n
-        while self.interned[at]:
-            n = <const Node *>(self.nodes.data + self.interned[at])
-            if (n.kind & KIND_MASK) == kind and tlv_content(&n.tlv[0]) == <uint32_t>size:
-                if memcmp(&n.tlv[0] + tlv_header(&n.tlv[0]), data, size) == 0:
-                    break
+        while self.interned[at].node:
+            if self.interned[at].hash == hash:
+                n = <const Node *>(self.nodes.data + self.interned[at].node)
+                if (n.kind & KIND_MASK) == kind and tlv_content(&n.tlv[0]) == <uint32_t>size:
+                    if memcmp(&n.tlv[0] + tlv_header(&n.tlv[0]), data, size) == 0:
+                        break
             at = at + 1 if at + 1 < self.slots else 0
         slot[0] = at
-        return self.interned[at]
+        return self.interned[at].node
 
-    cdef uint32_t intern(self, int kind, const uint8_t *data, Py_ssize_t size, bint *is_new) except 0:
-        cdef uint32_t slot, found = self.find(kind, data, size, &slot)
+    cdef uint32_t intern(self, uint32_t hash, int kind, const uint8_t *data, Py_ssize_t size, bint *is_new) except 0:
+        cdef uint32_t slot, found = self.find(hash, kind, data, size, &slot)
         cdef Py_ssize_t at
         cdef Node *n
         is_new[0] = False
@@ -237,7 +260,8 @@ cdef class Builder:
         n = <Node *>(self.nodes.data + at)
         n.kind = kind
         put_octets(<uint8_t *>n + NODE_HEADER, 0x04, data, size)
-        self.interned[slot] = <uint32_t>at
+        self.interned[slot].hash = hash
+        self.interned[slot].node = <uint32_t>at
         self.node_count += 1
         if self.node_count > self.slots // 8 * 5:
             self.grow()
@@ -245,22 +269,18 @@ cdef class Builder:
         return <uint32_t>at
 
     cdef int grow(self) except -1:
-        cdef uint32_t *old = self.interned
+        cdef Slot *old = self.interned
         cdef uint32_t slots = self.slots, i, slot
-        cdef const Node *n
         cdef void *p
         if slots > 1 << 30:
             raise ValueError("the directory does not fit into 4 GiB")
-        p = zeroed(<Py_ssize_t>slots * 8)
-        self.interned = <uint32_t *>p
+        p = zeroed(<Py_ssize_t>slots * 2 * sizeof(Slot))
+        self.interned = <Slot *>p
         self.slots = slots * 2
         for i in range(slots):
-            if old[i]:
-                n = <const Node *>(self.nodes.data + old[i])
-                slot = slot_of(
-                    hash_octets(n.kind & KIND_MASK, &n.tlv[0] + tlv_header(&n.tlv[0]), tlv_content(&n.tlv[0])), self.slots
-                )
-                while self.interned[slot]:
+            if old[i].node:
+                slot = slot_of(old[i].hash, self.slots)
+                while self.interned[slot].node:
                     slot = slot + 1 if slot + 1 < self.slots else 0
                 self.interned[slot] = old[i]
         PyMem_RawFree(old)
@@ -268,6 +288,12 @@ cdef class Builder:
 
     cdef uint32_t node(self, int kind, bytes value, bytes known=None) except 0:
         """The node of a value; `known` is its normal form where somebody knows it."""
+        return self.hashed(
+            hash_octets(kind, <const uint8_t *>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)), kind, value, known
+        )
+
+    cdef uint32_t hashed(self, uint32_t hash, int kind, bytes value, bytes known) except 0:
+        """The same, where the hash of the value is known, too."""
         cdef bint is_new = False
         cdef uint32_t at, norm
         cdef Node *n
@@ -279,18 +305,19 @@ cdef class Builder:
         # Attributes with the same value come one after the other.
         if self.last_values[kind] is value:
             return self.last_nodes[kind]
-        at = self.intern(kind, data, size, &is_new)
+        at = self.intern(hash, kind, data, size, &is_new)
         if is_new:
             form = own_form(kind, data, size, folded) if known is None else NO_FORM
-            if form == IS_NORMAL:
+            if form == IS_NORMAL or (known is not None and known is value):
                 norm = at
             elif form == IS_FOLDED:
-                norm = self.intern(kind, folded, size, &is_new)
+                norm = self.intern(hash_octets(kind, folded, size), kind, folded, size, &is_new)
             else:
                 normal = self.normalise(kind, value) if known is None else known
                 norm = 0
                 if normal is not None:
-                    norm = self.intern(kind, <const uint8_t *>PyBytes_AS_STRING(normal), PyBytes_GET_SIZE(normal), &is_new)
+                    data, size = <const uint8_t *>PyBytes_AS_STRING(normal), PyBytes_GET_SIZE(normal)
+                    norm = self.intern(hash_octets(kind, data, size), kind, data, size, &is_new)
             if norm:
                 # The normal form of a normal form is itself, or the rule is broken and nothing would ever match.
                 n = <Node *>(self.nodes.data + norm)
@@ -318,65 +345,73 @@ cdef class Builder:
     # -- entries ----------------------------------------------------------------------------------
 
     def add(
-        self, bytes dn not None, Py_ssize_t parent, int kind, object user_pk, items, bytes normal=None, bytes login=None,
-        Links holders=None,
+        self, bytes dn not None, Py_ssize_t parent, int kind, object user_pk, tuple names not None, list values not None,
+        bytes normal=None, bytes login=None, Links holders=None,
     ):
         cdef uint32_t index = self.entry_count
-        cdef uint32_t dn_node, norm, ref
-        cdef Py_ssize_t at, up, count = 0, columns = 0, i
+        cdef uint32_t dn_node, norm, dn_hash
+        cdef Py_ssize_t at, up, count = 0, columns = 0, i, k
         cdef Entry *e
         cdef Item *item
-        cdef int attribute, form
+        cdef const uint16_t *layout
+        cdef uint16_t attribute
+        cdef object value
         if self.finished or parent >= index or (parent < 0) != (index == 0):
             raise ValueError("an entry out of order")
-        dn_node = self.node(K_DN, dn, normal)
+        if len(names) != len(values):
+            raise ValueError("as many values as names")
+        layout = self.layout_of(names)
+        dn_hash = self.ahead(K_DN, dn)
+        for k in range(len(values)):
+            value = values[k]
+            if type(value) is bytes:
+                self.hashes[k] = self.ahead(self.kinds[layout[k]], <bytes>value)
+        dn_node = self.hashed(dn_hash, K_DN, dn, normal)
         norm = (<Node *>(self.nodes.data + dn_node)).norm
         if norm == 0:
             raise ValueError("no DN: %r" % dn)
-        if norm in self.dns:
+        if (<Node *>(self.nodes.data + norm)).kind & TAKEN:
             raise ValueError("two entries with the DN %r" % dn)
-        self.dns.add(norm)
+        (<Node *>(self.nodes.data + norm)).kind |= TAKEN
         if index == 0:
             self.base_dn = dn_node
         if kind == KIND_USER:
             self.note_user(user_pk, index, dn_node if login is None else self.node(K_CASE_EXACT, login))
         elif kind == KIND_VIRTUAL_GROUP:
             self.note_twin(user_pk, index)
-        for description, value in items:
-            attribute = self.index_of(description)
-            if isinstance(value, bytes):
-                ref = self.node(self.kinds[attribute], <bytes>value)
-                form = FORM_NODE
-                if self.flags[attribute] & FLAG_INDEXED:
-                    self.mark(ref, index)
-            elif not value:
+        for k in range(len(values)):
+            attribute = layout[k]
+            value = values[k]
+            if not value:
                 continue
-            elif isinstance(value, Links):
-                ref = self.put_links((<Links>value).entries)
-                form = FORM_LOGINS if (<Links>value).logins else FORM_DNS
-            else:
-                form = self.put_many(attribute, value, index, &ref)
             item = self.row + count
+            if value is self.same[attribute]:
+                item[0] = self.same_items[attribute]
+                if self.flags[attribute] & FLAG_INDEXED:
+                    self.mark_all(item, index)
+            else:
+                self.put_value(attribute, value, self.hashes[k], index, item)
+                self.same[attribute] = value
+                self.same_items[attribute] = item[0]
             count += 1
-            item.attribute = attribute
-            item.form = form
-            if form == FORM_NODE and ref == dn_node and self.kinds[attribute] == K_DN:
+            if item.form == FORM_NODE and item.ref == dn_node and self.kinds[attribute] == K_DN:
                 item.where = IS_DN
                 item.ref = 0
             elif self.is_common[attribute]:
                 item.where = IN_SHAPE
-                item.ref = ref
             else:
                 item.where = IN_RECORD
                 # What is the same is kept once; of many custom attributes not each is compared with each.
                 i = columns - 1
-                while i >= 0 and i > columns - 16 and (self.columns[i] != ref or self.is_list[i] != (form != FORM_NODE)):
+                while i >= 0 and i > columns - 16 and (
+                    self.columns[i] != item.ref or self.is_list[i] != (item.form != FORM_NODE)
+                ):
                     i -= 1
                 if i < 0 or i <= columns - 16:
                     i = columns
                     columns += 1
-                    self.columns[i] = ref
-                    self.is_list[i] = form != FORM_NODE
+                    self.columns[i] = item.ref
+                    self.is_list[i] = item.form != FORM_NODE
                 item.ref = <uint32_t>i
         at = block_take(&self.entries, sizeof(Entry))
         e = <Entry *>(self.entries.data + at)
@@ -402,13 +437,71 @@ cdef class Builder:
                 return index
             up = e.parent
 
-    cdef int index_of(self, object description) except -1:
+    cdef const uint16_t *layout_of(self, tuple names) except NULL:
+        """The attributes of these names; most entries of a kind have the same, and the same object."""
+        cdef bytes layout
+        cdef uint16_t *p
+        cdef Py_ssize_t i, at
+        if names is not self.last_names:
+            layout = self.layouts.get(names)
+            if layout is None:
+                if len(names) > len(self.attribute_rows):
+                    raise ValueError("more names than attributes")
+                layout = PyBytes_FromStringAndSize(NULL, len(names) * sizeof(uint16_t))
+                p = <uint16_t *>PyBytes_AS_STRING(layout)
+                for i in range(len(names)):
+                    at = self.index_of(names[i])
+                    if not 0 <= at < len(self.attribute_rows):
+                        raise IndexError("no such attribute")
+                    p[i] = <uint16_t>at
+                self.layouts[names] = layout
+            self.last_names = names
+            self.last_layout = layout
+        return <const uint16_t *>PyBytes_AS_STRING(self.last_layout)
+
+    cdef uint32_t ahead(self, int kind, bytes value) noexcept:
+        """The hash of a value, and what will be read of the table is on its way: it fits into no cache."""
+        cdef uint32_t hash = hash_octets(kind, <const uint8_t *>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+        __builtin_prefetch(self.interned + slot_of(hash, self.slots))
+        return hash
+
+    cdef int put_value(self, uint16_t attribute, object value, uint32_t hash, uint32_t entry, Item *item) except -1:
+        """Form and reference of a value that is not empty."""
+        cdef uint32_t ref
+        item.attribute = attribute
+        item.where = IN_SHAPE
+        if type(value) is bytes:
+            item.ref = self.hashed(hash, self.kinds[attribute], <bytes>value, None)
+            item.form = FORM_NODE
+            if self.flags[attribute] & FLAG_INDEXED:
+                self.mark(item.ref, entry)
+        elif isinstance(value, Links):
+            item.ref = self.put_links((<Links>value).entries)
+            item.form = FORM_LOGINS if (<Links>value).logins else FORM_DNS
+        else:
+            item.form = self.put_many(attribute, value, entry, &ref)
+            item.ref = ref
+        return 0
+
+    cdef int mark_all(self, const Item *item, uint32_t entry) except -1:
+        """Remember that `entry` holds these values, which another one holds, too."""
+        cdef Py_ssize_t i
+        cdef const List *lst
+        if item.form == FORM_NODE:
+            self.mark(item.ref, entry)
+        elif item.form == FORM_ENCODED or item.form == FORM_LIST:
+            lst = <const List *>(self.lists.data + item.ref)
+            for i in range(lst.count):
+                self.mark(lst.refs[i], entry)
+        return 0
+
+    cdef Py_ssize_t index_of(self, object description) except? -1:
         cdef object found
         if isinstance(description, int):
             return description
         found = self.indices.get(description)
         if found is None:
-            found = self.indices[description] = self.indices[(<str>description).lower()]
+            found = self.indices[(<str>description).lower()]
         return found
 
     cdef int note_user(self, object pk, uint32_t index, uint32_t login) except -1:
@@ -545,21 +638,20 @@ cdef class Builder:
         cdef bytes packed
         cdef uint32_t *refs
         cdef List *lst
-        cdef object found, key
+        cdef object found
         if self.last_links is entries:
             return self.last_list
         packed = PyBytes_FromStringAndSize(NULL, count * 4)
         refs = <uint32_t *>PyBytes_AS_STRING(packed)
         for i in range(count):
             refs[i] = entries[i]
-        key = (-2, packed)
-        found = self.sets.get(key)
+        found = self.linked.get(packed)
         if found is None:
             at = block_take(&self.lists, 8 + 4 * count)
             lst = <List *>(self.lists.data + at)
             lst.count = <uint32_t>count
             memcpy(&lst.refs[0], refs, count * 4)
-            found = self.sets[key] = at
+            found = self.linked[packed] = at
             at = block_take(&self.links, 4)
             (<uint32_t *>(self.links.data + at))[0] = <uint32_t>found
         self.last_links = entries
@@ -579,8 +671,7 @@ cdef class Builder:
         if self.finished or self.entry_count == 0:
             raise ValueError("nothing to finish")
         self.finished = True
-        self.sets = None
-        self.shape_numbers = None
+        self.sets = self.linked = self.shape_numbers = None
         self.measure_links()
         shape_count = <uint32_t>(self.shapes.size // <Py_ssize_t>sizeof(Shape))
         item_count = <uint32_t>(self.items.size // <Py_ssize_t>sizeof(Item))
@@ -754,6 +845,7 @@ cdef class Builder:
         cdef Node *n
         while at < end:
             n = <Node *>(out.data + at)
+            n.kind &= ~TAKEN
             if n.norm == at:
                 k = n.postings
                 if counts[k] == 0:

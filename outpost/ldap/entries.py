@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 from outpost.errors import ConfigError, DecodeError
@@ -26,6 +28,7 @@ from outpost.ldap.sids import RID_BASE, dns_domain, domain_sid, group_rid, guid,
 
 K = TypeVar("K")
 Value = bytes | Sequence[bytes]
+Pairs = list[tuple[str, Value]]
 
 #: What nobody may set through a custom attribute: it decides about membership, names the entry, or is as good as a
 #: password.
@@ -55,7 +58,20 @@ VIRTUAL_GROUP_CLASSES: Final = (
     b"goauthentik.io/ldap/virtual-group",
 )  # fmt: skip
 
+_TRUTH: Final = {True: b"TRUE", False: b"FALSE"}
+_COMMON: Final = (
+    "distinguishedName", "entryUUID", "entryDN", "structuralObjectClass", "hasSubordinates", "subschemaSubentry",
+)  # fmt: skip
+_OF_USER: Final = (
+    "objectClass", "cn", "sAMAccountName", "uid", "name", "displayName", "sn", "givenName", "mail", "uidNumber",
+    "gidNumber", "homeDirectory", "loginShell", "ak-active", "ak-superuser", "memberOf",
+)  # fmt: skip
+_TIMES_OF_USER: Final = ("createTimestamp", "modifyTimestamp", "pwdChangedTime")
+_OF_GROUP: Final = (
+    "objectClass", "cn", "sAMAccountName", "uid", "gidNumber", "ak-superuser", "member", "uniqueMember", "memberUid",
+)  # fmt: skip
 _URLS: Final = uuid.NAMESPACE_URL.bytes
+_VARIANTS: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _INTEGER: Final = re.compile(r"-?[0-9]+\Z")
 _SIMPLE: Final = re.compile(r"[a-z0-9][a-z0-9._@-]*\Z")
 """Names that are their own RFC 4514 escape and their own normal form."""
@@ -67,7 +83,7 @@ _CANONICAL: Final = {t.name.lower(): t.name for t in ATTRIBUTE_TYPES} | {
 
 @dataclass(slots=True)
 class EntryValues:
-    """One entry: `attributes` by description, in the order they are sent; values may repeat."""
+    """One entry."""
 
     dn: bytes
     normal: bytes | None
@@ -75,11 +91,36 @@ class EntryValues:
     kind: str
     """`base`, `container`, `user`, `group` or `virtual_group`."""
     user_pk: int
-    attributes: list[tuple[str, Value]]
+    names: tuple[str, ...]
+    """Descriptions in the order in which they are sent; mostly one object for all entries of a kind."""
+    values: list[Value]
+    """Of each: what is empty stands for no attribute, and values may repeat."""
     login: bytes | None = None
     """Of a user."""
     holders: Links | None = None
     """Of a group: the entries whose memberOf names it."""
+
+    @property
+    def attributes(self) -> Pairs:
+        """What has values, by description."""
+        return [(name, value) for name, value in zip(self.names, self.values, strict=True) if value]
+
+
+NOTHING: Final[Pairs] = []
+
+
+class Layout:
+    """What entries of one kind, with the same switches on, have alike."""
+
+    def __init__(self, names: tuple[str, ...], classes: tuple[bytes, ...]) -> None:
+        self.names = names
+        self.classes = classes
+        self.places = {name.lower(): place for place, name in enumerate(names)}
+        self._longer: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def and_then(self, further: tuple[str, ...]) -> tuple[str, ...]:
+        """These names and further ones, one object however often they are asked for."""
+        return self._longer.setdefault(further, self.names + further)
 
 
 class Naming:
@@ -109,17 +150,14 @@ class Naming:
 
     def of_user(self, user: User) -> tuple[bytes, bytes | None]:
         """The user's DN, and its normal form if that is known."""
-        value = user.username
-        if self.rdn == "uid":
-            return self._below("uid", value, self.users)
-        return self._below("cn", value, self.users)
+        return self._below("uid" if self.rdn == "uid" else "cn", user.username, self.users)
 
     def of_group(self, group: Group) -> tuple[bytes, bytes | None]:
         """The group's DN, and its normal form if that is known."""
         return self._below("cn", group.name, self.groups)
 
     def of_virtual_group(self, user: User) -> tuple[bytes, bytes | None]:
-        """The DN of the user's own group, and its normal form if that is known."""
+        """The DN of the user's own group, and its normal form if that is known: where that of the user's is."""
         return self._below("cn", user.username, self.virtual_groups)
 
     def _below(self, attribute: str, value: str, container: bytes) -> tuple[bytes, bytes | None]:
@@ -153,29 +191,40 @@ def text_value(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str).encode()
 
 
+@lru_cache(maxsize=4096)
+def _described(key: str) -> tuple[str, str] | None:
+    """The description of a custom attribute in lower case and as it is sent; None where nobody may set it."""
+    name = attribute_name(key)
+    lower = name.lower()
+    return None if lower in RESERVED else (lower, name)
+
+
 def custom_values(attributes: Mapping[str, Any], username: str | None) -> dict[str, tuple[str, list[bytes]]]:
     """Custom attributes by lower-case description. In a user's, `%s` stands for the username."""
     found: dict[str, tuple[str, list[bytes]]] = {}
     for key, value in attributes.items():
-        if key == "radius" and isinstance(value, Mapping):
+        described = _described(str(key))
+        if described is None or value is None or (key == "radius" and isinstance(value, Mapping)):
             continue
-        name = attribute_name(str(key))
-        if name.lower() in RESERVED or value is None:
-            continue
-        values = value if isinstance(value, list | tuple) else [value]
+        lower, name = described
+        values = value if isinstance(value, list | tuple) else (value,)
         octets = [text_value(v) for v in values if v is not None]
         if username is not None:
             octets = [o.replace(b"%s", username.encode()) if b"%s" in o else o for o in octets]
         octets = [o for o in octets if o]
         if octets:
-            found.setdefault(name.lower(), (name, octets))
+            found.setdefault(lower, (name, octets))
     return found
 
 
 def generalized_time(at: datetime) -> bytes:
     """RFC 4517 3.3.13, in whole seconds of UTC; a time without zone is UTC."""
-    text = _utc(at).isoformat()
-    return f"{text[:4]}{text[5:7]}{text[8:10]}{text[11:13]}{text[14:16]}{text[17:19]}Z".encode()
+    at = _utc(at)
+    return b"%04d%02d%02d%02d%02d%02dZ" % (at.year, at.month, at.day, at.hour, at.minute, at.second)
+
+
+def _time(at: datetime | None) -> bytes:
+    return b"" if at is None else generalized_time(at)
 
 
 def _utc(at: datetime) -> datetime:
@@ -193,37 +242,36 @@ def _unshared(numbers: Mapping[K, int], rid: Callable[[int], int | None]) -> dic
 
 def _number(attributes: Mapping[str, Any], name: str, otherwise: int) -> bytes:
     """COMPAT: only a string overrides; a JSON number replaces the attribute itself, which comes to the same."""
-    if not attributes:
-        return b"%d" % otherwise
-    value = attributes.get(name)
+    value = attributes.get(name) if attributes else None
     if isinstance(value, str) and _INTEGER.match(value.strip()):
         return value.strip().encode()
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value).encode()
-    return str(otherwise).encode()
+    return b"%d" % otherwise
 
 
-def _truth(value: bool) -> bytes:
-    return b"TRUE" if value else b"FALSE"
+def _normalised(dn: bytes) -> bytes:
+    """The normal form of a DN; empty where it has none."""
+    try:
+        return normalise(dn)
+    except DecodeError:
+        return b""
 
 
 def _uuid(kind: str, name: str) -> bytes:
     named = _URLS + f"https://goauthentik.io/outpost/{kind}/{name}".encode()
     text = hashlib.sha1(named, usedforsecurity=False).hexdigest()
     # What uuid.uuid5 returns (RFC 9562 5.5), several times faster.
-    variant = "89ab"[int(text[16], 16) & 3]
-    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}".encode()
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANTS[text[16]]}{text[17:20]}-{text[20:32]}".encode()
 
 
-def _common(dn: bytes, identifier: bytes, structural: bytes) -> list[tuple[str, Value]]:
-    return [
-        ("distinguishedName", dn),
-        ("entryUUID", identifier),
-        ("entryDN", dn),
-        ("structuralObjectClass", structural),
-        ("hasSubordinates", b"FALSE"),
-        ("subschemaSubentry", b"cn=subschema"),
-    ]
+def _common(dn: bytes, identifier: bytes, structural: bytes) -> tuple[bytes, ...]:
+    """The values of `_COMMON`."""
+    return dn, identifier, dn, structural, b"FALSE", b"cn=subschema"
+
+
+def _plain(dn: bytes, kind: str, attributes: Pairs) -> EntryValues:
+    return EntryValues(dn, None, kind, -1, tuple(name for name, _ in attributes), [value for _, value in attributes])
 
 
 class Directory:
@@ -235,29 +283,32 @@ class Directory:
         self.naming = Naming(provider)
         self.left_out: list[str] = []
         """Names that a DN cannot tell apart from an earlier one, or cannot hold: nobody is taken for somebody else."""
-        self._user_dns: dict[int, bytes] = {}
-        self._group_dns: dict[str, bytes] = {}
+        self._taken: set[bytes] = set()
+        """Normal DNs."""
+        self._users: list[User] = []
+        self._groups: list[Group] = []
         self._normals: dict[bytes, bytes] = {}
-        taken: set[bytes] = set()
-        self._users = [
-            user
-            for user in sorted(people.users, key=lambda user: user.username)
-            if self._is_whole(user)
-            and self._admit(user.pk, user.username, self.naming.of_user(user), self._user_dns, taken)
-        ]
-        self._groups = [
-            group
-            for group in sorted(people.groups, key=lambda group: group.name)
-            if self._admit(group.pk, group.name, self.naming.of_group(group), self._group_dns, taken)
-        ]
+        user_dns: dict[int, bytes] = {}
+        for user in sorted(people.users, key=attrgetter("username")):
+            dn, normal = self.naming.of_user(user)
+            # The user's own group, whose DN is a little longer, has to have a place, too.
+            if normal is None and _normalised(self.naming.of_virtual_group(user)[0]):
+                normal = _normalised(dn)
+            if self._admit(user.pk, user.username, dn, normal, user_dns):
+                self._users.append(user)
+        group_dns: dict[str, bytes] = {}
+        for group in sorted(people.groups, key=attrgetter("name")):
+            dn, normal = self.naming.of_group(group)
+            if self._admit(group.pk, group.name, dn, normal or _normalised(dn), group_dns):
+                self._groups.append(group)
         self.groups = {group.pk: group for group in self._groups}
         self._above: dict[str, tuple[str, ...]] = {}
         # Members are known by where their entries come: behind the base and the first container.
         self._first_user = 3 if provider.options.samba else 2
-        first_group = self._first_user + len(self._users) + 1
-        self._places = {group.pk: first_group + i for i, group in enumerate(self._groups)}
+        self._first_group = first_group = self._first_user + len(self._users) + 1
+        self._places = {group.pk: place for place, group in enumerate(self._groups, first_group)}
         before, between = [b""] * self._first_user, [b""]
-        self._dns: list[bytes] = [*before, *self._user_dns.values(), *between, *self._group_dns.values()]
+        self._dns: list[bytes] = [*before, *user_dns.values(), *between, *group_dns.values()]
         self._logins: list[bytes] = [*before, *(user.username.encode() for user in self._users)]
         self._member_of: list[list[int]] = []
         """By user: the places of his groups, ascending."""
@@ -292,29 +343,21 @@ class Directory:
         """RIDs that groups have."""
         if options.samba or options.active_directory:
             self._number_sids()
+        self._has_extra = options.samba or options.active_directory or options.shadow
+        self._home = options.home_directory.encode().split(b"%s")
+        """What is between the login names."""
+        self._shell = options.login_shell.encode()
+        self._layouts: dict[tuple[Any, ...], Layout] = {}
+        self._of_user = self._layout(_OF_USER, USER_CLASSES, NOTHING, _TIMES_OF_USER)
+        self._of_virtual_group = self._layout(_OF_GROUP, VIRTUAL_GROUP_CLASSES, NOTHING)
 
-    def _is_whole(self, user: User) -> bool:
-        """Whether there can be the user's own group, too, whose DN is a little longer."""
-        dn, normal = self.naming.of_virtual_group(user)
-        try:
-            return bool(normal or normalise(dn))
-        except DecodeError:
-            self.left_out.append(user.username)
-            return False
-
-    def _admit(
-        self, pk: Any, name: str, dn: tuple[bytes, bytes | None], dns: dict[Any, bytes], taken: set[bytes]
-    ) -> bool:
-        try:
-            normal = dn[1] or normalise(dn[0])
-        except DecodeError:
-            normal = b""
-        if not normal or normal in taken or pk in dns:
+    def _admit(self, pk: K, name: str, dn: bytes, normal: bytes | None, dns: dict[K, bytes]) -> bool:
+        if not normal or normal in self._taken or pk in dns:
             self.left_out.append(name)
             return False
-        taken.add(normal)
-        dns[pk] = dn[0]
-        self._normals[dn[0]] = normal
+        self._taken.add(normal)
+        dns[pk] = dn
+        self._normals[dn] = normal
         return True
 
     def _number_sids(self) -> None:
@@ -322,9 +365,9 @@ class Directory:
 
         A virtual group gives way to a real one.
         """
-        uids = {user.pk: int(self._uid_number(user)) for user in self._users}
+        uids = {user.pk: int(self._numbers(user)[0]) for user in self._users}
         gids = {group.pk: int(self._group_number(group)) for group in self._groups}
-        own = {user.pk: int(self._gid(user)) for user in self._users}
+        own = {user.pk: int(self._numbers(user)[1]) for user in self._users}
         taken = set(gids.values())
         self._user_rids = _unshared(uids, user_rid)
         self._group_rids = _unshared(gids, group_rid)
@@ -334,7 +377,8 @@ class Directory:
     def _places_of(self, user: User) -> list[int]:
         """The groups that the user is a member of, directly or effectively as the provider says."""
         places = self._places
-        direct = {places[pk] for pk in user.groups if pk in places}
+        # No place is 0: the base's.
+        direct = {*filter(None, map(places.get, user.groups))}
         if self.provider.options.nested_groups == "effective":
             for pk in user.groups:
                 if pk in places:
@@ -362,21 +406,21 @@ class Directory:
         if self.provider.options.samba:
             yield self._samba_domain()
         yield self._container(naming.users, "users", len(self._users))
-        for user, places in zip(self._users, self._member_of, strict=True):
-            yield self._user(user, places)
+        for place, (user, places) in enumerate(zip(self._users, self._member_of, strict=True), self._first_user):
+            yield self._user(user, place, places)
         yield self._container(naming.groups, "groups", len(self._groups))
-        for group in self._groups:
-            yield self._group(group)
+        for place, group in enumerate(self._groups, self._first_group):
+            yield self._group(group, place)
         yield self._container(naming.virtual_groups, "virtual-groups", len(self._users))
-        for user in self._users:
-            yield self._virtual_group(user)
+        for place, user in enumerate(self._users, self._first_user):
+            yield self._virtual_group(user, place)
 
     def custom_names(self) -> list[str]:
         """Descriptions that the schema does not know, each in its first spelling."""
         found: dict[str, str] = {}
         told: set[str] = set()
         """Keys that were looked at with a value."""
-        for name, _ in self._base().attributes:
+        for name in self._base().names:
             if name.lower() not in _CANONICAL:
                 found.setdefault(name.lower(), name)
         everybody: list[User | Group] = [*self._users, *self._groups]
@@ -404,11 +448,11 @@ class Directory:
         attribute = _CANONICAL.get(attribute.lower(), attribute)
         structural = classes.get(attribute, b"organizationalUnit")
         named = value if isinstance(value, bytes) else value.encode()
-        attributes: list[tuple[str, Value]] = [("objectClass", (b"top", structural)), (attribute, named)]
+        attributes: Pairs = [("objectClass", (b"top", structural)), (attribute, named)]
         if structural == b"organizationalUnit" and attribute != "ou":
             attributes.append(("ou", named))
         identifier = _uuid("base", naming.normal.decode())
-        attributes += _common(naming.base, identifier, structural)
+        attributes += zip(_COMMON, _common(naming.base, identifier, structural), strict=True)
         if self.provider.options.active_directory:
             attributes += self._windows(identifier, self._sid)
         return self._holder(naming.base, "base", attributes, 4 if self.provider.options.samba else 3)
@@ -419,41 +463,43 @@ class Directory:
         stem = naming.domain.partition(".")[0] or (named if isinstance(named, str) else "")
         name = options.samba_domain or netbios_name(stem)
         dn = f"sambaDomainName={name},".encode() + naming.base.lower()
-        attributes: list[tuple[str, Value]] = [
+        attributes: Pairs = [
             ("objectClass", (b"top", b"sambaDomain")),
             ("sambaDomainName", name.encode()),
             ("sambaSID", self._sid.encode()),
             ("sambaNextRid", str(RID_BASE).encode()),
             ("sambaAlgorithmicRidBase", str(RID_BASE).encode()),
         ]
-        attributes += _common(dn, _uuid("samba-domain", dn.decode()), b"sambaDomain")
-        return EntryValues(dn, None, "container", -1, attributes)
+        attributes += zip(_COMMON, _common(dn, _uuid("samba-domain", dn.decode()), b"sambaDomain"), strict=True)
+        return _plain(dn, "container", attributes)
 
     def _container(self, dn: bytes, name: str, below: int) -> EntryValues:
-        attributes: list[tuple[str, Value]] = [
+        attributes: Pairs = [
             ("objectClass", (b"top", b"organizationalUnit", b"nsContainer")),
             ("ou", name.encode()),
             ("cn", name.encode()),
         ]
-        attributes += _common(dn, _uuid("container", dn.decode()), b"organizationalUnit")
+        attributes += zip(_COMMON, _common(dn, _uuid("container", dn.decode()), b"organizationalUnit"), strict=True)
         return self._holder(dn, "container", attributes, below)
 
     @staticmethod
-    def _holder(dn: bytes, kind: str, attributes: list[tuple[str, Value]], below: int) -> EntryValues:
+    def _holder(dn: bytes, kind: str, attributes: Pairs, below: int) -> EntryValues:
         attributes = [(n, b"TRUE" if n == "hasSubordinates" and below else v) for n, v in attributes]
         attributes.append(("numSubordinates", str(below).encode()))
-        return EntryValues(dn, None, kind, -1, attributes)
+        return _plain(dn, kind, attributes)
 
     def _uid(self, user: User) -> bytes:
         # An entry has to hold what its RDN says (RFC 4512 2.3.1).
         is_name = self.provider.options.uid == "username" or self.naming.rdn == "uid" or not user.uid
         return (user.username if is_name else user.uid).encode()
 
-    def _uid_number(self, user: User) -> bytes:
-        return _number(user.attributes, "uidNumber", self.provider.uid_start_number + user.pk)
-
-    def _gid(self, user: User) -> bytes:
-        return _number(user.attributes, "gidNumber", int(self._uid_number(user)))
+    def _numbers(self, user: User) -> tuple[bytes, bytes]:
+        """uidNumber and gidNumber."""
+        attributes = user.attributes
+        number = _number(attributes, "uidNumber", self.provider.uid_start_number + user.pk)
+        if attributes and ("uidNumber" in attributes or "gidNumber" in attributes):
+            return number, _number(attributes, "gidNumber", int(number))
+        return number, number
 
     def _group_number(self, group: Group) -> bytes:
         return _number(group.attributes, "gidNumber", self.provider.gid_start_number + group.num_pk)
@@ -463,15 +509,15 @@ class Directory:
         return "" if rid is None else f"{self._sid}-{rid}"
 
     @staticmethod
-    def _windows(identifier: bytes, sid: str) -> list[tuple[str, Value]]:
+    def _windows(identifier: bytes, sid: str) -> Pairs:
         octets = guid(identifier.decode())
         return [("objectGUID", octets or b""), ("objectSid", packed(sid) if sid else b"")]
 
-    def _extra_of_user(self, user: User, identifier: bytes) -> tuple[tuple[bytes, ...], list[tuple[str, Value]]]:
+    def _extra_of_user(self, user: User, identifier: bytes) -> tuple[tuple[bytes, ...], Pairs]:
         """What the switches add to a user: object classes, and attributes of which some may be empty."""
         options = self.provider.options
         classes: tuple[bytes, ...] = ()
-        found: list[tuple[str, Value]] = []
+        found: Pairs = []
         changed = user.password_change_date
         changed_at = None if changed is None else int(_utc(changed).timestamp())
         if options.shadow:
@@ -480,7 +526,7 @@ class Directory:
         if not (options.samba or options.active_directory):
             return classes, found
         sid = self._sid_of(self._user_rids.get(user.pk))
-        primary = group_rid(int(self._gid(user)))
+        primary = group_rid(int(self._numbers(user)[1]))
         if primary not in self._carried:
             primary = None
         if options.samba and sid:
@@ -501,11 +547,11 @@ class Directory:
             ]
         return classes, found
 
-    def _extra_of_group(self, rid: int | None, identifier: bytes) -> tuple[tuple[bytes, ...], list[tuple[str, Value]]]:
+    def _extra_of_group(self, rid: int | None, identifier: bytes) -> tuple[tuple[bytes, ...], Pairs]:
         """The same for a group."""
         options = self.provider.options
         classes: tuple[bytes, ...] = ()
-        found: list[tuple[str, Value]] = []
+        found: Pairs = []
         sid = self._sid_of(rid)
         if options.samba and sid:
             classes = (b"sambaGroupMapping",)
@@ -516,107 +562,122 @@ class Directory:
             found.append(("groupType", b"-2147483646"))
         return classes, found
 
-    def _user(self, user: User, member_of: list[int]) -> EntryValues:
-        dn = self._user_dns[user.pk]
-        name = user.username.encode()
+    def _layout(
+        self, names: tuple[str, ...], classes: tuple[bytes, ...], extra: Pairs, more: tuple[str, ...] = ()
+    ) -> Layout:
+        """names: before those of `extra` and `_COMMON`, more: behind them."""
+        key = (classes, *(name for name, _ in extra))
+        layout = self._layouts.get(key)
+        if layout is None:
+            layout = self._layouts[key] = Layout((*names, *(name for name, _ in extra), *_COMMON, *more), classes)
+        return layout
+
+    def _user(self, user: User, place: int, member_of: list[int]) -> EntryValues:
+        dn, name = self._dns[place], self._logins[place]
         full = user.name.strip()
         given, _, family = full.rpartition(" ")
+        shown = full.encode()
         identifier = user.uuid.encode() or _uuid("user", user.uid or str(user.pk))
-        classes, extra = self._extra_of_user(user, identifier)
-        options = self.provider.options
-        built: list[tuple[str, Value]] = [
-            ("objectClass", USER_CLASSES + classes),
-            ("cn", name),
-            ("sAMAccountName", name),
-            ("uid", self._uid(user)),
-            ("name", full.encode()),
-            ("displayName", full.encode()),
-            ("sn", (family or full or user.username).encode()),
-            ("givenName", given.strip().encode()),
-            ("mail", user.email.encode()),
-            ("uidNumber", self._uid_number(user)),
-            ("gidNumber", self._gid(user)),
-            ("homeDirectory", options.home_directory.encode().replace(b"%s", name)),
-            ("loginShell", options.login_shell.encode()),
-            ("ak-active", _truth(user.is_active)),
-            ("ak-superuser", _truth(user.is_superuser)),
-            ("memberOf", Links(member_of, self._dns)),
+        uid_number, gid_number = self._numbers(user)
+        layout, extra = self._of_user, NOTHING
+        if self._has_extra:
+            classes, extra = self._extra_of_user(user, identifier)
+            layout = self._layout(_OF_USER, USER_CLASSES + classes, extra, _TIMES_OF_USER)
+        values: list[Value] = [
+            layout.classes,
+            name,
+            name,
+            self._uid(user),
+            shown,
+            shown,
+            family.encode() or shown or name,
+            given.strip().encode(),
+            user.email.encode(),
+            uid_number,
+            gid_number,
+            name.join(self._home),
+            self._shell,
+            _TRUTH[user.is_active],
+            _TRUTH[user.is_superuser],
+            Links(member_of, self._dns),
+            *(value for _, value in extra),
+            *_common(dn, identifier, b"goauthentik.io/ldap/user"),
+            _time(user.date_joined),
+            _time(user.last_updated),
+            _time(user.password_change_date),
         ]
-        built += extra
-        built += _common(dn, identifier, b"goauthentik.io/ldap/user")
-        for attribute, at in (
-            ("createTimestamp", user.date_joined),
-            ("modifyTimestamp", user.last_updated),
-            ("pwdChangedTime", user.password_change_date),
-        ):
-            if at is not None:
-                built.append((attribute, generalized_time(at)))
-        attributes = self._merged(built, user.attributes, user.username)
-        return EntryValues(dn, self._normals[dn], "user", user.pk, attributes, name)
+        names = self._merge(layout, values, user.attributes, user.username)
+        return EntryValues(dn, self._normals[dn], "user", user.pk, names, values, name)
 
-    def _group(self, group: Group) -> EntryValues:
-        dn = self._group_dns[group.pk]
-        name = group.name.encode()
+    def _group(self, group: Group, place: int) -> EntryValues:
+        dn = self._dns[place]
+        name, pk = group.name.encode(), group.pk.encode()
         users = self._members[group.pk]
         entries = users + self._children[group.pk]
         members = Links(entries, self._dns)
         effective = self.provider.options.nested_groups == "effective"
         above = self.ancestors(group.pk) if effective else self._parents[group.pk]
         holders = Links(users + self._below.get(group.pk, []), self._dns) if effective else members
-        classes, extra = self._extra_of_group(self._group_rids.get(group.pk), group.pk.encode())
-        built: list[tuple[str, Value]] = [
-            ("objectClass", GROUP_CLASSES + classes),
-            ("cn", name),
-            ("sAMAccountName", name),
-            ("uid", group.pk.encode()),
-            ("gidNumber", self._group_number(group)),
-            ("ak-superuser", _truth(group.is_superuser)),
-            ("member", members),
-            ("uniqueMember", members),
-            ("memberUid", Links(entries, self._logins, True, len(users))),
-            ("memberOf", Links(sorted(self._places[pk] for pk in above), self._dns)),
+        classes, extra = self._extra_of_group(self._group_rids.get(group.pk), pk)
+        layout = self._layout((*_OF_GROUP, "memberOf"), GROUP_CLASSES + classes, extra)
+        values: list[Value] = [
+            layout.classes,
+            name,
+            name,
+            pk,
+            self._group_number(group),
+            _TRUTH[group.is_superuser],
+            members,
+            members,
+            Links(entries, self._logins, True, len(users)),
+            Links(sorted(self._places[pk] for pk in above), self._dns),
+            *(value for _, value in extra),
+            *_common(dn, pk, b"groupOfUniqueNames"),
         ]
-        built += extra
-        built += _common(dn, group.pk.encode(), b"groupOfUniqueNames")
-        attributes = self._merged(built, group.attributes, None)
-        return EntryValues(dn, self._normals[dn], "group", -1, attributes, None, holders)
+        names = self._merge(layout, values, group.attributes, None)
+        return EntryValues(dn, self._normals[dn], "group", -1, names, values, None, holders)
 
-    def _virtual_group(self, user: User) -> EntryValues:
+    def _virtual_group(self, user: User, place: int) -> EntryValues:
         dn, normal = self.naming.of_virtual_group(user)
-        name = user.username.encode()
-        member = self._user_dns[user.pk]
+        member, name = self._dns[place], self._logins[place]
         identifier = _uuid("virtual-group", user.uuid or user.uid or str(user.pk))
-        classes, extra = self._extra_of_group(self._own_rids.get(user.pk), identifier)
-        built: list[tuple[str, Value]] = [
-            ("objectClass", VIRTUAL_GROUP_CLASSES + classes),
-            ("cn", name),
-            ("sAMAccountName", name),
-            ("uid", self._uid(user)),
-            ("gidNumber", self._gid(user)),
-            ("ak-superuser", b"FALSE"),
-            ("member", member),
-            ("uniqueMember", member),
-            ("memberUid", name),
+        layout, extra = self._of_virtual_group, NOTHING
+        if self._has_extra:
+            classes, extra = self._extra_of_group(self._own_rids.get(user.pk), identifier)
+            layout = self._layout(_OF_GROUP, VIRTUAL_GROUP_CLASSES + classes, extra)
+        values: list[Value] = [
+            layout.classes,
+            name,
+            name,
+            self._uid(user),
+            self._numbers(user)[1],
+            b"FALSE",
+            member,
+            member,
+            name,
+            *(value for _, value in extra),
+            *_common(dn, identifier, b"groupOfUniqueNames"),
         ]
-        built += extra
-        built += _common(dn, identifier, b"groupOfUniqueNames")
-        return EntryValues(dn, normal, "virtual_group", user.pk, [(n, v) for n, v in built if v])
+        return EntryValues(dn, normal, "virtual_group", user.pk, layout.names, values)
 
-    def _merged(
-        self, built: list[tuple[str, Value]], attributes: Mapping[str, Any], username: str | None
-    ) -> list[tuple[str, Value]]:
-        """Custom attributes take the place of built-in ones (COMPAT), or add to them; without values they are left
-        out."""
-        custom = custom_values(attributes, username) if attributes else {}
+    def _merge(
+        self, layout: Layout, values: list[Value], attributes: Mapping[str, Any], username: str | None
+    ) -> tuple[str, ...]:
+        """Custom attributes take the place of built-in ones (COMPAT), or add to them; the names of all values then."""
+        custom = custom_values(attributes, username) if attributes else None
         if not custom:
-            return [(name, value) for name, value in built if value]
+            return layout.names
         adds = self.provider.options.custom_attributes == "add"
-        merged: list[tuple[str, Value]] = []
-        for name, value in built:
-            taken = custom.pop(name.lower(), None)
-            values = taken[1] if taken is not None else value
-            if taken is not None and adds and value and name not in _SINGLE:
-                values = [*([value] if isinstance(value, bytes) else value), *taken[1]]
-            if values:
-                merged.append((name, values))
-        return merged + list(custom.values())
+        further: list[str] = []
+        for lower, (name, octets) in custom.items():
+            place = layout.places.get(lower)
+            if place is None:
+                further.append(name)
+                values.append(octets[0] if len(octets) == 1 else octets)
+                continue
+            built = values[place]
+            if adds and built and layout.names[place] not in _SINGLE:
+                values[place] = [*([built] if isinstance(built, bytes) else built), *octets]
+            else:
+                values[place] = octets
+        return layout.and_then(tuple(further)) if further else layout.names

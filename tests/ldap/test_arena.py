@@ -164,17 +164,17 @@ def test_order_of_the_roster_does_not_matter() -> None:
 def builder() -> Builder:
     names = [(b"cn", 0, 2, [b"cn"]), (b"member", 4, 2, [b"member"])]
     made = Builder(names, 2, normal_form)
-    assert made.add(b"dc=io", -1, BASE, -1, [(0, b"io")]) == 0
-    assert made.add(b"ou=users,dc=io", 0, CONTAINER, -1, []) == 1
+    assert made.add(b"dc=io", -1, BASE, -1, (0,), [b"io"]) == 0
+    assert made.add(b"ou=users,dc=io", 0, CONTAINER, -1, (), []) == 1
     return made
 
 
 def test_an_arena_by_hand() -> None:
     made = builder()
-    assert made.add(b"cn=A,ou=users,dc=io", 1, USER, 7, [(0, b"A"), (1, ()), (0, [])]) == 2
-    assert made.add(b"ou=groups,dc=io", 0, CONTAINER, -1, []) == 3
-    assert made.add(b"cn=g,ou=groups,dc=io", 3, GROUP, -1, [(1, [b"cn=a,ou=users,dc=io", b"no DN"])]) == 4
-    assert made.add(b"cn=v,ou=groups,dc=io", 3, VIRTUAL_GROUP, 7, [(1, b"CN=A,ou=users,dc=io")]) == 5
+    assert made.add(b"cn=A,ou=users,dc=io", 1, USER, 7, (0, "member"), [b"A", ()]) == 2
+    assert made.add(b"ou=groups,dc=io", 0, CONTAINER, -1, (), []) == 3
+    assert made.add(b"cn=g,ou=groups,dc=io", 3, GROUP, -1, (1,), [[b"cn=a,ou=users,dc=io", b"no DN"]]) == 4
+    assert made.add(b"cn=v,ou=groups,dc=io", 3, VIRTUAL_GROUP, 7, (1, 0), [b"CN=A,ou=users,dc=io", b""]) == 5
     snapshot = Snapshot(made.finish(9))
     assert (snapshot.generation, snapshot.entry_count, snapshot.user_pk(b"cn=a,ou=users,dc=io")) == (9, 6, 7)
     assert first(found(snapshot, "(member=cn=a,ou=users,dc=io)")) == ["g", "v"]
@@ -188,17 +188,25 @@ def test_an_arena_by_hand() -> None:
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
-        (lambda b: b.add(b"DC=IO", 0, USER, 1, []), "two entries"),
-        (lambda b: b.add(b"nonsense", 1, USER, 1, []), "no DN"),
-        (lambda b: b.add(b"cn=a,dc=io", 2, USER, 1, []), "out of order"),
-        (lambda b: b.add(b"cn=a,dc=io", -1, USER, 1, []), "out of order"),
+        (lambda b: b.add(b"DC=IO", 0, USER, 1, (), []), "two entries"),
+        (lambda b: b.add(b"nonsense", 1, USER, 1, (), []), "no DN"),
+        (lambda b: b.add(b"cn=a,dc=io", 2, USER, 1, (), []), "out of order"),
+        (lambda b: b.add(b"cn=a,dc=io", -1, USER, 1, (), []), "out of order"),
+        (lambda b: b.add(b"cn=a,dc=io", 1, USER, 1, (0, 1), [b"a"]), "as many values"),
+        (lambda b: b.add(b"cn=a,dc=io", 1, USER, 1, (0, 1, 0), [b"a", (), ()]), "more names"),
         (lambda b: (b.finish(1), b.finish(1)), "nothing to finish"),
-        (lambda b: (b.finish(1), b.add(b"cn=a,dc=io", 1, USER, 1, [])), "out of order"),
+        (lambda b: (b.finish(1), b.add(b"cn=a,dc=io", 1, USER, 1, (), [])), "out of order"),
     ],
 )
 def test_the_builder_refuses(spoil: Callable[[Builder], object], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         spoil(builder())
+
+
+@pytest.mark.parametrize("name", [-1, 2, "sn"])
+def test_the_builder_knows_no_other_attributes(name: int | str) -> None:
+    with pytest.raises(LookupError):
+        builder().add(b"cn=a,dc=io", 1, USER, 1, (name,), [b"a"])
 
 
 def test_an_empty_arena_is_none() -> None:
