@@ -236,6 +236,36 @@ def test_a_difference_is_seen() -> None:
     assert _differences({"a": [{"b": 1}]}, {"a": [{"b": 1}]}, "") == []
 
 
+@pytest.mark.parametrize("version", lab.versions())
+async def test_users_without_their_groups_records_differ_in_nothing_else(
+    version: str, http: aiohttp.ClientSession
+) -> None:
+    """As recorded of three users, and of everybody at the stub."""
+    steps = {step["request"]["path"]: step for step in lab.recording(version, "22-users-filters")["steps"]}
+    path = "/api/v3/core/users/?page=1&page_size=3&include_groups="
+    bare, whole = (steps[path + text]["response"]["body"]["results"] for text in ("false", "true"))
+    shows_records = version == "2023.6.1"
+    assert [one["groups_obj"] for one in bare] == (
+        [one["groups_obj"] for one in whole] if shows_records else [None] * 3
+    )
+    assert _without_records(bare) == _without_records(whole)
+    headers = {"Authorization": f"Bearer {lab.token(steps[path + 'true'])}"}
+    pages = lab.recording(version, "20-users-list-pages")["steps"]
+    async with lab.laboratory(version) as stub:
+        for step in pages:
+            asked = step["request"]["path"].replace("&include_groups=true", "") + "&include_groups=false"
+            recorded = step["response"]["body"]["results"]
+            async with http.get(URL(f"{stub.url}{asked}", encoded=True), headers=headers) as got:
+                shown = (await got.json())["results"]
+            assert not _differences(_without_records(shown), _without_records(recorded), "results")
+            wanted = [one["groups_obj"] if shows_records else None for one in recorded]
+            assert not _differences([one["groups_obj"] for one in shown], wanted, "groups_obj")
+
+
+def _without_records(users: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in one.items() if key != "groups_obj"} for one in users]
+
+
 HANDSHAKES = [
     pytest.param(version, i, id=f"{version}-{shake['note']}")
     for version in lab.versions()

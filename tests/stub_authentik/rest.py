@@ -20,7 +20,7 @@ Caller = Outpost | User | None
 PAGE = {"page": "", "page_size": ""}
 PASSWORD_STAGE = "6f7ad5ce-23c3-4d3e-b7a3-0b4c6f7fd0aa"
 """The password stage, as far as users configure it."""
-COMPLETE = {**PAGE, "ordering": "pk", "include_groups": "true"}
+COMPLETE = {**PAGE, "ordering": "pk", "include_groups": "false"}
 """How the users are listed for a complete copy."""
 
 UNSEEN = ("/flows/instances/", "/events/events/", "/providers/all/")

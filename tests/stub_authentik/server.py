@@ -86,6 +86,9 @@ class Stub:
         """False: the flow skips its write stage, as it does when a policy is bound to that."""
         self.faults: list[Fault] = []
         self.max_page_size = 100_000
+        self.withholds_groups = ""
+        """What no server does: leave out a user's list of groups (`missing`, `null`, `empty`) where their records are
+        not asked for; `always`: there, too."""
         self.crowd: list[User] | None = None
         """All users by pk, where nobody comes or goes any more: many thousands are not sorted for every page."""
         self.push_delay_s = 0.0
@@ -421,6 +424,11 @@ class Stub:
         key = (user.pk, with_groups)
         shown = self._shown.get(key)
         if shown is None:
-            shown = orjson.dumps(render.user(user, self.groups, self.release, with_groups=with_groups))
+            record = render.user(user, self.groups, self.release, with_groups=with_groups)
+            if self.withholds_groups == "always" or (self.withholds_groups and not with_groups):
+                record["groups"] = [] if self.withholds_groups == "empty" else None
+                if self.withholds_groups == "missing":
+                    del record["groups"]
+            shown = orjson.dumps(record)
             self._shown[key] = shown
         return shown

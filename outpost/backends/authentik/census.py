@@ -29,6 +29,10 @@ class UserPage:
     standings: array[int]
     """Of what decides about each one's logins."""
     chunk: Chunk
+    has_groups: bool = False
+    """Any of them is a member of one."""
+    lacks_groups: bool = False
+    """Any of their records does not even have an empty list of them."""
 
 
 class Numbers(NamedTuple):
@@ -65,6 +69,7 @@ def page_of(users: Iterable[User], spool: Spool) -> UserPage:
         page.keys.append(one.pk)
         page.digests.append(_number(row))
         page.standings.append(_number(repr(people.standing_text(one)).encode()))
+        page.has_groups = page.has_groups or bool(one.groups)
     page.chunk = spool.append(pack_rows(rows))
     return page
 

@@ -95,7 +95,7 @@ class Lister(Generic[B]):
     ) -> None:
         self._client = client
         self._path = path
-        self._query = query
+        self.query = query
         self._decode_batch = decode_batch
         self._page_size = reading.page_size
         self._slots = reading.slots
@@ -124,6 +124,11 @@ class Lister(Generic[B]):
         if self._suspect:
             with contextlib.suppress(Moved):
                 await self._page(self._suspect, self._prober)
+
+    def ask(self, query: Query) -> None:
+        """Ask otherwise from now on."""
+        self.query = query
+        self.forget()
 
     def forget(self) -> None:
         """Drop what is kept of the last read."""
@@ -173,7 +178,7 @@ class Lister(Generic[B]):
         return [task.result() for task in tasks]
 
     async def _page(self, number: int, client: Client | None = None) -> Page[B]:
-        query = (("page", str(number)), ("page_size", str(self._page_size)), *self._query)
+        query = (("page", str(number)), ("page_size", str(self._page_size)), *self.query)
         what = f"GET {self._path}, page {number}"
         async with self._slots:
             try:

@@ -145,6 +145,50 @@ async def test_no_more_pages_at_a_time_than_allowed() -> None:
         assert stub.most_in_flight <= 3
 
 
+@pytest.mark.parametrize("release", [OLD, NEW, FUTURE], ids=lambda release: release.version)
+async def test_a_complete_copy_does_without_the_records_of_each_users_groups(release: Release) -> None:
+    stub = small(Stub(release))
+    async with stub, running(stub, page_size=3) as backend:
+        await ready(backend)
+        found = backend.current(ldap(backend))
+        assert found is not None
+        assert {user.pk: set(user.groups) for user in found.users} == {
+            user.pk: set(user.groups) for user in stub.users.values()
+        }
+        asked = [one for one in stub.requests if "/core/users/?page=" in one and "last_updated" not in one]
+        assert asked and all("include_groups=false" in one for one in asked)
+    shown = orjson.loads(stub.user_json(stub.user_named("alice"), with_groups=release.is_legacy))
+    assert shown["groups"] and (shown["groups_obj"] is None) == (not release.is_legacy)
+
+
+@pytest.mark.parametrize("withheld", ["missing", "null", "empty"])
+async def test_a_server_that_withholds_groups_with_their_records_is_asked_for_both(withheld: str) -> None:
+    """No server does that; if one did, nobody would lose his groups."""
+    stub = small()
+    stub.withholds_groups = withheld
+    async with stub, running(stub, page_size=3) as backend:
+        await ready(backend)
+        for _ in range(2):
+            found = backend.current(ldap(backend))
+            assert found is not None
+            assert all(set(user.groups) == set(stub.users[user.pk].groups) for user in found.users)
+            await backend.refresh()
+        last = [one for one in stub.requests if "/core/users/?page=" in one and "last_updated" not in one][-4:]
+        assert all("include_groups=true" in one for one in last)
+
+
+async def test_users_who_do_not_tell_their_groups_are_not_believed() -> None:
+    ears = Ears()
+    async with small() as stub, running(stub, ears) as backend:
+        await ready(backend)
+        before = backend.current(ldap(backend))
+        stub.withholds_groups = "always"
+        stub.changed()
+        await backend.refresh()
+        assert backend.current(ldap(backend)) == before
+        assert ears.said("not refreshed: GET /core/users/: the server does not tell")
+
+
 @pytest.mark.parametrize("version", lab.versions())
 async def test_the_recorded_people_are_read_whole(version: str) -> None:
     stub = lab.laboratory(version)
@@ -152,7 +196,12 @@ async def test_the_recorded_people_are_read_whole(version: str) -> None:
     async with stub, running(stub, tokens={"ldap": Secret(token)}) as backend:
         await ready(backend)
         found = backend.current(ldap(backend))
-        assert found is not None and len(found.users) == len(stub.users)
+        assert found is not None
+        recorded = [one for page in lab.bodies(version, "20-users-list-pages") for one in page["results"]]
+        assert {user.pk: set(user.groups) for user in found.users} == {
+            one["pk"]: set(one["groups"]) for one in recorded
+        }
+        assert any(user.groups for user in found.users)
         alice = next(user for user in found.users if user.username == "alice")
         assert alice.attributes["sshPublicKey"][0].startswith("ssh-ed25519")
         assert (alice.password_change_date is None) == (version == "2023.6.1")
