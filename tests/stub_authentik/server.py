@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import pathlib
 import re
 import ssl
@@ -86,6 +87,9 @@ class Stub:
         """False: the flow skips its write stage, as it does when a policy is bound to that."""
         self.faults: list[Fault] = []
         self.max_page_size = 100_000
+        self.packs = False
+        """Answers are compressed for whoever takes gzip, as the server's router does it."""
+        self.packing_level = 6
         self.withholds_groups = ""
         """What no server does: leave out a user's list of groups (`missing`, `null`, `empty`) where their records are
         not asked for; `always`: there, too."""
@@ -169,6 +173,8 @@ class Stub:
             if fault is not None:
                 return await self._go_wrong(fault, request, handler)
             answer: web.StreamResponse = await handler(request)
+            if self.packs and "gzip" in request.headers.get("Accept-Encoding", ""):
+                _pack(answer, self.packing_level)
             if self.clock_ahead_s:
                 answer.headers["Date"] = formatdate(time.time() + self.clock_ahead_s, usegmt=True)
             return answer
@@ -432,3 +438,9 @@ class Stub:
             shown = orjson.dumps(record)
             self._shown[key] = shown
         return shown
+
+
+def _pack(answer: web.StreamResponse, level: int) -> None:
+    if isinstance(answer, web.Response) and isinstance(answer.body, bytes):
+        answer.body = gzip.compress(answer.body, level)
+        answer.headers["Content-Encoding"] = "gzip"

@@ -9,8 +9,9 @@ import asyncio
 import os
 import random
 import ssl
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
@@ -67,6 +68,8 @@ class Answer:
     is_json: bool
     date: str = ""
     """The server's clock, as its header tells it."""
+    is_packed: bool = False
+    """`body` is still gzip (RFC 1952), as it travelled."""
 
     @property
     def made_at(self) -> float | None:
@@ -75,6 +78,21 @@ class Answer:
             return parsedate_to_datetime(self.date).timestamp()
         except (ValueError, OverflowError):
             return None
+
+    def unpacked(self, what: str, limit: int) -> Answer:
+        """The same with its body as the server made it. Raises BackendUnavailable and, beyond `limit`, BackendError."""
+        if not self.is_packed:
+            return self
+        stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        try:
+            octets = stream.decompress(self.body, limit + 1)
+        except zlib.error as exc:
+            raise NoJson(f"{what}: the server's answer is no gzip") from exc
+        if len(octets) > limit:
+            raise BackendError(f"{what}: the server's answer is larger than {limit} octets")
+        if not stream.eof or stream.unused_data:
+            raise NoJson(f"{what}: the server's answer is cut off or no gzip")
+        return replace(self, body=octets, is_packed=False)
 
     def json(self, what: str) -> Any:
         """The decoded body. Raises BackendUnavailable."""
@@ -127,22 +145,34 @@ class Pool:
         return self._session
 
     async def request(
-        self, method: str, url: URL, headers: Mapping[str, str], what: str, *, body: bytes | None = None, limit: int
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        what: str,
+        *,
+        body: bytes | None = None,
+        limit: int,
+        packed: bool = False,
     ) -> Answer:
         """One request, read to its end, redirects not followed. Raises BackendUnavailable; the caller sets a deadline.
 
-        what: names the request in messages; never holds a secret.
+        what: names the request in messages; never holds a secret.  packed: a compressed body is handed over as it is.
         """
         try:
-            async with self.session().request(method, url, headers=headers, data=body, allow_redirects=False) as found:
+            async with self.session().request(
+                method, url, headers=headers, data=body, allow_redirects=False, auto_decompress=not packed
+            ) as found:
                 octets = await _read(found, limit, what)
+                known = found.headers
                 return Answer(
                     found.status,
                     octets,
-                    tuple(found.headers.getall("Set-Cookie", ())),
-                    found.headers.get("Location", ""),
-                    "json" in found.headers.get("Content-Type", ""),
-                    found.headers.get("Date", ""),
+                    tuple(known.getall("Set-Cookie", ())),
+                    known.get("Location", ""),
+                    "json" in known.get("Content-Type", ""),
+                    known.get("Date", ""),
+                    packed and _is_packed(known.get("Content-Encoding", ""), what),
                 )
         except aiohttp.ClientConnectorCertificateError as exc:
             reason = exc.certificate_error
@@ -178,12 +208,23 @@ async def _read(response: aiohttp.ClientResponse, limit: int, what: str) -> byte
     size = response.content_length
     if size is not None and size <= limit and "Content-Encoding" not in response.headers:
         return await response.read()
-    found = bytearray()
+    found, size = [], 0
     async for chunk in response.content.iter_any():
-        found += chunk
-        if len(found) > limit:
+        found.append(chunk)
+        size += len(chunk)
+        if size > limit:
             raise BackendError(f"{what}: the server's answer is larger than {limit} octets")
-    return bytes(found)
+    return b"".join(found)
+
+
+def _is_packed(encoding: str, what: str) -> bool:
+    """Raises BackendUnavailable for an encoding that was not asked for."""
+    match encoding.strip().lower():
+        case "" | "identity":
+            return False
+        case "gzip" | "x-gzip":
+            return True
+    raise BackendUnavailable(f"{what}: the server's answer comes in an encoding that was not asked for")
 
 
 class Client:
@@ -193,7 +234,11 @@ class Client:
         self._pool = pool
         self._settings = settings
         self._random = random.Random()  # noqa: S311 - jitter
-        self._headers = {"Authorization": f"Bearer {token.reveal_text()}", "Accept": "application/json"}
+        self._headers = {
+            "Authorization": f"Bearer {token.reveal_text()}",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+        }
         self.version = version
 
     @property
@@ -220,7 +265,7 @@ class Client:
         return decode(await self.get_answer(path, query), f"GET {path}")
 
     async def get_answer(self, path: str, query: Query = ()) -> Answer:
-        """As `get`, with the body not decoded, but known to have started and ended like JSON."""
+        """As `get`, with the body not decoded, but known to end like JSON unless it is packed."""
         attempt = 0
         while True:
             attempt += 1
@@ -236,23 +281,23 @@ class Client:
         url = self._pool.address.api(path, query)
         try:
             async with asyncio.timeout(self._settings.request_timeout_s):
-                answer = await self._pool.request("GET", url, self._headers, what, limit=MAX_BODY)
+                answer = await self._pool.request("GET", url, self._headers, what, limit=MAX_BODY, packed=True)
         except TimeoutError as exc:
             raise BackendTimeout(f"{what}: no answer within {self._settings.request_timeout_s:g} s") from exc
         if answer.status == 200:
-            if not answer.is_json or answer.body[-16:].rstrip()[-1:] not in (b"}", b"]"):
+            if not answer.is_json or not (answer.is_packed or answer.body[-16:].rstrip()[-1:] in (b"}", b"]")):
                 raise NoJson(f"{what}: the server's answer is cut off or no JSON")
             return answer
-        raise refusal(answer, what)
+        raise refusal(answer.unpacked(what, MAX_BODY), what)
 
     def headers(self) -> Mapping[str, str]:
         """Headers of the event channel's handshake."""
-        return {key: value for key, value in self._headers.items() if key != "Accept"}
+        return {key: value for key, value in self._headers.items() if not key.startswith("Accept")}
 
 
 def decode(answer: Answer, what: str) -> Any:
-    """The decoded body. Raises BackendUnavailable."""
-    return answer.json(what)
+    """The decoded body. Raises BackendUnavailable, and BackendError where it unpacks to more than is read."""
+    return answer.unpacked(what, MAX_BODY).json(what)
 
 
 def refusal(answer: Answer, what: str) -> BackendError:

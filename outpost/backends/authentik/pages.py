@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from outpost.backends.authentik.address import Query
-from outpost.backends.authentik.client import Client, NotFound, decode
+from outpost.backends.authentik.client import MAX_BODY, Answer, Client, NotFound
 from outpost.backends.authentik.shape import Shape
 from outpost.errors import BackendError, BackendUnavailable
 
@@ -32,7 +33,8 @@ MAX_PAGES = 100_000
 READS = 3
 """Times a list that changes while it is read is begun anew."""
 OFF_LOOP = 65_536
-"""Octets of a page from which on it is decoded in a thread."""
+"""Octets of a page from which on it is decoded in a thread; of a packed one a tenth."""
+_GMAC = AESGCM(AESGCM.generate_key(128))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,9 @@ class Page(Generic[B]):
     """One page, decoded."""
 
     digest: bytes
-    """Of the answer's octets: an equal answer is not decoded again."""
+    """Of the answer's octets as they travelled: an equal answer is not even unpacked."""
+    content_digest: bytes
+    """Of the same unpacked: equal content is not decoded again, however it was packed."""
     number: int
     next_number: int
     """0 on the last page."""
@@ -147,7 +151,7 @@ class Lister(Generic[B]):
             pages.append(await self._page(pages[-1].next_number))
         known = self._known
         is_changed = len(known) != len(pages) or any(
-            page.number not in known or known[page.number].digest != page.digest for page in pages
+            page.number not in known or known[page.number].batch is not page.batch for page in pages
         )
         if len(pages) == 1:
             self._check(pages)
@@ -191,27 +195,41 @@ class Lister(Generic[B]):
             except BackendError:
                 self._suspect = number
                 raise
-            digest = hashlib.blake2b(answer.body, digest_size=16).digest()
+            digest = _digest(answer.body)
             known = self._known.get(number)
             if known is not None and known.digest == digest:
                 page = known
-            elif len(answer.body) >= OFF_LOOP:
-                page = await asyncio.to_thread(lambda: self._decode(decode(answer, what), digest, number, what))
+            elif len(answer.body) * (10 if answer.is_packed else 1) >= OFF_LOOP:
+                page = await asyncio.to_thread(self._decode, answer, digest, number, what)
             else:
-                page = self._decode(decode(answer, what), digest, number, what)
+                page = self._decode(answer, digest, number, what)
         if self._suspect == number:
             self._suspect = 0
         return page
 
-    def _decode(self, content: object, digest: bytes, number: int, what: str) -> Page[B]:
-        shape = Shape(content, what)
+    def _decode(self, answer: Answer, digest: bytes, number: int, what: str) -> Page[B]:
+        plain = answer.unpacked(what, MAX_BODY)
+        content_digest = _digest(plain.body) if answer.is_packed else digest
+        known = self._known.get(number)
+        if known is not None and known.content_digest == content_digest:
+            return replace(known, digest=digest)
+        shape = Shape(plain.json(what), what)
         pagination = shape.child("pagination")
         batch = self._decode_batch(shape.children("results"))
         return Page(
             digest,
+            content_digest,
             number,
             pagination.integer("next"),
             pagination.integer("total_pages"),
             pagination.integer("count", len(batch.keys)),
             batch,
         )
+
+
+def _digest(octets: bytes) -> bytes:
+    """Tells octets from others: GMAC (NIST SP 800-38D), twenty times as fast as a hash.
+
+    Nobody sees a tag or knows the key, both of this process alone, so that one nonce does for all of them.
+    """
+    return _GMAC.encrypt(bytes(12), b"", octets)

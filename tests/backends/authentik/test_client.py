@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import pathlib
 import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 from aiohttp import web
 
 from outpost.backends.authentik import client as client_module
-from outpost.backends.authentik.client import Client, NotFound, Pool, Pools, RequestRefused, TokenRefused
+from outpost.backends.authentik.client import Client, NoJson, NotFound, Pool, Pools, RequestRefused, TokenRefused
 from outpost.backends.authentik.settings import AuthentikSettings
 from outpost.errors import BackendError, BackendTimeout, BackendUnavailable
 from outpost.identity import Accepted, Secret, Unavailable
@@ -154,6 +156,68 @@ async def test_an_oversized_page_is_refused_at_once(monkeypatch: pytest.MonkeyPa
         with pytest.raises(BackendError, match="1000 octets"):
             await client.get("/x/")
         assert len(script.requests) == 1
+
+
+def gzipped(content: object, *, level: int = 6, cut: int = 0, tail: bytes = b"", **options: Any) -> web.Response:
+    octets = gzip.compress(orjson.dumps(content), level)
+    headers = {"Content-Encoding": options.pop("encoding", "gzip")}
+    body = octets[: len(octets) - cut] + tail
+    return web.Response(body=body, content_type="application/json", headers=headers, **options)
+
+
+async def test_a_packed_answer_is_read_and_handed_over_as_it_travelled() -> None:
+    answer = gzipped({"a": [1, 2, 3]})
+    async with serving(answer) as (client, script):
+        assert await client.get("/x/") == {"a": [1, 2, 3]}
+        found = await client.get_answer("/x/")
+        assert found.is_packed and found.body == answer.body
+        assert found.unpacked("x", 100).body == b'{"a":[1,2,3]}'
+        assert script.headers[0]["Accept-Encoding"] == "gzip"
+    async with serving({"a": 1}) as (client, _):
+        assert not (await client.get_answer("/x/")).is_packed
+
+
+@pytest.mark.parametrize("damage", [{"cut": 1}, {"cut": 9}, {"tail": b"x"}, {"encoding": "x-gzip", "cut": 4}])
+async def test_a_packed_answer_that_is_not_whole_is_refused(damage: dict[str, Any]) -> None:
+    async with serving(gzipped({"a": "b" * 100}, **damage)) as (client, _):
+        with pytest.raises(NoJson):
+            await client.get("/x/")
+
+
+async def test_what_is_no_gzip_is_refused() -> None:
+    plain = web.Response(body=b'{"a":1}', content_type="application/json", headers={"Content-Encoding": "gzip"})
+    async with serving(plain) as (client, _):
+        with pytest.raises(NoJson, match="no gzip"):
+            await client.get("/x/")
+
+
+@pytest.mark.parametrize("encoding", ["deflate", "br", "zstd", "gzip, gzip"])
+async def test_an_encoding_that_was_not_asked_for_is_refused(encoding: str) -> None:
+    async with serving(gzipped({"a": 1}, encoding=encoding)) as (client, script):
+        with pytest.raises(BackendUnavailable, match="not asked for"):
+            await client.get("/x/")
+        assert len(script.requests) == AuthentikSettings(script.url, {}).attempts
+
+
+async def test_a_packed_answer_counts_by_what_it_grows_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "MAX_BODY", 1000)
+    async with serving(gzipped("x" * 998)) as (client, _):
+        assert len(await client.get("/x/")) == 998
+    async with serving(gzipped("x" * 1_000_000)) as (client, script):
+        with pytest.raises(BackendError, match="larger than 1000 octets"):
+            await client.get("/x/")
+        assert len(script.requests) == 1
+
+
+async def test_the_words_of_a_packed_refusal_are_read() -> None:
+    async with serving(gzipped({"detail": "Token invalid/expired"}, status=403)) as (client, _):
+        with pytest.raises(TokenRefused, match="Token invalid/expired"):
+            await client.get("/x/")
+
+
+async def test_the_event_channel_asks_for_no_encoding() -> None:
+    async with serving({}) as (client, _):
+        assert set(client.headers()) == {"Authorization", "User-Agent"}
 
 
 async def test_a_pool_is_bounded() -> None:

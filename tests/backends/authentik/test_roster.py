@@ -15,6 +15,7 @@ from outpost.backends.authentik import pages, people, warm
 from outpost.backends.authentik import roster as roster_module
 from outpost.backends.authentik.backend import AuthentikBackend
 from outpost.backends.authentik.census import Census, joined, page_of
+from outpost.backends.authentik.client import Answer
 from outpost.backends.authentik.shape import Shape
 from outpost.errors import BackendError
 from outpost.identity import Group, LdapOptions, Revoked, Secret, User, Wanted
@@ -45,6 +46,55 @@ async def test_nothing_changed_means_nothing_is_rebuilt() -> None:
         assert after.generation == before.generation
         assert after.taken_at >= before.taken_at
         assert ears.changes == changes
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_only_pages_with_other_content_are_decoded_again(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+    json = Answer.json
+
+    def noting(answer: Answer, what: str) -> object:
+        if "/core/users/, page" in what:
+            decoded.append(answer.body)
+        return json(answer, what)
+
+    monkeypatch.setattr(Answer, "json", noting)
+    stub = small()
+    stub.packs = packed
+    async with stub, running(stub, page_size=2, watch_interval_s=0) as backend:
+        await ready(backend)
+        count = -(-len(stub.users) // 2)
+        assert len(decoded) == count and all(one.startswith(b"{") for one in decoded)
+        await backend.refresh()
+        assert len(decoded) == count
+        stub.user_named("bob").name = "Bobby"
+        stub.changed()
+        await backend.refresh()
+        assert len(decoded) == count + 1 and b"Bobby" in decoded[-1]
+
+
+async def test_the_same_content_packed_otherwise_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+    json = Answer.json
+    monkeypatch.setattr(Answer, "json", lambda answer, what: decoded.append(what) or json(answer, what))  # type: ignore[func-returns-value]
+    ears = Ears()
+    stub = small()
+    stub.packs = True
+    async with stub, running(stub, ears, watch_interval_s=0) as backend:
+        await ready(backend)
+        changes = ears.changes
+        for level in (1, 9, 1):
+            stub.packing_level = level
+            before = sum("/core/users/, page" in what for what in decoded)
+            await backend.refresh()
+            assert sum("/core/users/, page" in what for what in decoded) == before == 1
+        assert ears.changes == changes
+        stub.user_named("bob").is_active = False
+        stub.changed()
+        stub.packing_level = 9
+        await backend.refresh()
+        found = backend.current(ldap(backend))
+        assert found is not None and [one.username for one in found.users if not one.is_active] == ["bob"]
 
 
 async def test_what_nobody_serves_changes_nothing() -> None:
