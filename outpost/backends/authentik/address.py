@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import urllib.request
 from dataclasses import dataclass
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 from yarl import URL
 
@@ -58,7 +58,7 @@ class Address:
 
     def api(self, path: str, query: Query = ()) -> URL:
         """The URL of an API path such as `/core/users/`; query values are escaped as a form."""
-        tail = f"?{urlencode(query)}" if query else ""
+        tail = f"?{'&'.join(f'{_escaped(key)}={_escaped(value)}' for key, value in query)}" if query else ""
         return URL(f"{self.origin}{self.path}/api/v3{path}{tail}", encoded=True)
 
     def executor(self, slug: str, query: Query) -> URL:
@@ -112,6 +112,11 @@ class Address:
             # The address may hold a password: it is not quoted.
             raise ConfigError("only http:// and https:// proxies can be used", source=f"{parts.scheme.upper()}_PROXY")
         return url
+
+
+def _escaped(text: str) -> str:
+    """As in a form; most parameters are plain, and `quote_plus` looks at every character of them in Python."""
+    return text if text.isascii() and text.replace("_", "").isalnum() else quote_plus(text)
 
 
 def _ascii(name: str, host: str) -> str:

@@ -77,7 +77,9 @@ class Reading:
 
     page_size: int
     slots: asyncio.Semaphore
-    """Bounds the pages asked for at a time."""
+    """Bounds the pages asked for at a time, of all the lists together."""
+    at_once: int
+    """Pages of one list asked for at a time."""
     prober: Client
     """Tries each request once; asks whether what failed works again."""
 
@@ -103,6 +105,7 @@ class Lister(Generic[B]):
         self._decode_batch = decode_batch
         self._page_size = reading.page_size
         self._slots = reading.slots
+        self._at_once = reading.at_once
         self._prober = reading.prober
         self._known: dict[int, Page[B]] = {}
         self._suspect = 0
@@ -170,16 +173,23 @@ class Lister(Generic[B]):
             raise Moved(f"GET {self._path}: the same item is on two pages")
 
     async def _rest(self, total: int) -> list[Page[B]]:
-        tasks = []
+        numbers = iter(range(2, total + 1))
+        found: list[Page[B]] = []
+
+        async def some() -> None:
+            for number in numbers:
+                found.append(await self._page(number))
+
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._page(number)) for number in range(2, total + 1)]
+                for _ in range(min(self._at_once, total - 1)):
+                    group.create_task(some())
         except BaseExceptionGroup as exc:
             for one in exc.exceptions:
                 if not isinstance(one, BackendError):
                     raise one from exc
             raise exc.exceptions[0] from exc
-        return [task.result() for task in tasks]
+        return sorted(found, key=lambda page: page.number)
 
     async def _page(self, number: int, client: Client | None = None) -> Page[B]:
         query = (("page", str(number)), ("page_size", str(self._page_size)), *self.query)

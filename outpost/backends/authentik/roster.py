@@ -78,8 +78,9 @@ class AuthentikRoster:
         self._client = client
         self._wall_clock = wall_clock
         self._look_ups = asyncio.Semaphore(settings.concurrency * 2)
-        self._reading = Reading(settings.page_size, self._look_ups, prober)
-        bulk = Reading(settings.page_size, asyncio.Semaphore(settings.concurrency), prober)
+        at_once = settings.concurrency
+        self._reading = Reading(settings.page_size, self._look_ups, at_once, prober)
+        bulk = Reading(settings.page_size, asyncio.Semaphore(at_once), at_once, prober)
         self._users: Lister[UserPage] = Lister(client, "/core/users/", BARE, self._user_page, bulk)
         self._groups: Lister[GroupPage] = Lister(client, "/core/groups/", GROUPS, _group_page, bulk)
         self._spool = Spool()
