@@ -85,6 +85,8 @@ class AuthentikRoster:
         self._groups: Lister[GroupPage] = Lister(client, "/core/groups/", GROUPS, _group_page, bulk)
         self._spool = Spool()
         self._census: Census | None = None
+        self._is_settled = False
+        """The copy is of what the lists know; not so after a read that failed half-way."""
         self._tells_parents = True
         """The groups shown with a user name their parents (before 2026.2)."""
 
@@ -101,7 +103,7 @@ class AuthentikRoster:
     def start_from(self, copy: Census) -> None:
         """Begin with a copy kept from an earlier run, unless a fresh one is there already."""
         if self._census is None:
-            self._census = copy
+            self._census, self._is_settled = copy, False
 
     def forget(self) -> None:
         """Drop the copy: nobody searches it any more."""
@@ -115,11 +117,12 @@ class AuthentikRoster:
         await self._clear_up()
         await self._groups.probe()
         await self._users.probe()
+        was_settled, self._is_settled = self._is_settled, False
         groups, groups_changed = await self._groups.read()
         users, users_changed = await self._read_users(groups)
         now = self._wall_clock()
         before = self._census
-        if before is not None and before.people.taken_at and not groups_changed and not users_changed:
+        if before is not None and was_settled and not groups_changed and not users_changed:
             return self._as_before(before, now)
         generation = 1 if before is None else before.people.generation + 1
         try:
@@ -128,7 +131,7 @@ class AuthentikRoster:
             raise BackendError(str(exc)) from exc
         if before is not None and found.is_like(before):
             return self._as_before(before, now)
-        self._census = found
+        self._census, self._is_settled = found, True
         return Refreshed(is_changed=True, revoked=gone)
 
     async def _read_users(self, groups: Sequence[GroupPage]) -> tuple[tuple[UserPage, ...], bool]:
@@ -144,7 +147,7 @@ class AuthentikRoster:
         return users, is_changed
 
     def _as_before(self, before: Census, now: float) -> Refreshed:
-        self._census = replace(before, people=replace(before.people, taken_at=now))
+        self._census, self._is_settled = replace(before, people=replace(before.people, taken_at=now)), True
         return Refreshed(is_changed=False, revoked=frozenset())
 
     async def _clear_up(self) -> None:

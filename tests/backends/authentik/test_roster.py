@@ -149,6 +149,28 @@ async def test_a_change_of_standing_is_revoked(what: str) -> None:
         assert ears.revoked == [Revoked(user_pk=alice.pk)]
 
 
+async def test_what_changed_before_a_read_that_failed_is_not_forgotten() -> None:
+    """The groups were read and the users were not: the next read finds both as it knows them."""
+    ears = Ears()
+    async with small() as stub, running(stub, ears, watch_interval_s=0, attempts=1) as backend:
+        await ready(backend)
+        staff, empty = stub.group_named("staff"), stub.group_named("empty")
+        assert staff and empty
+        staff.attributes = {"gidNumber": 70002}
+        staff.parents.append(empty.pk)
+        stub.changed()
+        stub.fail("/core/users/.page=")
+        await backend.refresh()
+        assert ears.said("not refreshed")
+        stub.heal()
+        await backend.refresh()
+        found = backend.current(ldap(backend))
+        assert found is not None
+        shown = next(one for one in found.groups if one.name == "staff")
+        assert shown.attributes == {"gidNumber": 70002} and shown.parents == (empty.pk,)
+        assert stub.user_named("bob").pk in ears.users()
+
+
 async def test_another_name_revokes_nothing() -> None:
     ears = Ears()
     async with small() as stub, running(stub, ears, watch_interval_s=0) as backend:
