@@ -164,7 +164,7 @@ def test_a_healthy_server_s_liveness_is_no_answer_of_the_api(version: str) -> No
     for answer in (live, ready):
         assert (answer.is_json, answer.body) == (False, b"")
         if answer.status == 204:
-            assert str(refusal(answer, "x")) == "x: HTTP 204 from the server"
+            assert str(refusal(answer, "x")) == "x: HTTP 204 from the server or a gateway in front of it"
     assert type(refusal(metrics, "x")) is (TokenRefused if metrics.status == 401 else BackendUnavailable)
 
 

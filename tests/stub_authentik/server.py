@@ -34,6 +34,7 @@ from tests.stub_authentik.model import (
     default_flows,
     now_text,
 )
+from tests.stub_authentik.network import swallow
 from tests.stub_authentik.rest import PASSWORD_STAGE, Rest, html
 
 LDAP_TOKEN = "stub-ldap-token"
@@ -66,6 +67,8 @@ class Stub:
     def __init__(self, release: Release = NEW, *, prefix: str = "") -> None:
         self.release = release
         self.prefix = prefix
+        self.address = "127.0.0.1"
+        """Of loopback; where it listens from its next start on."""
         self.port = 0
         self.tls: ssl.SSLContext | None = None
         self.socket: pathlib.Path | None = None
@@ -115,6 +118,7 @@ class Stub:
         self.refuses_channel = False
         self._changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
+        self._vanished: list[web.AppRunner] = []
         self._members: dict[str, list[User]] | None = None
         self._shown: dict[tuple[int, bool], bytes] = {}
 
@@ -124,7 +128,7 @@ class Stub:
     def url(self) -> str:
         if self.socket is not None:
             return f"unix://{self.socket}"
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}{self.prefix}"
+        return f"{'https' if self.tls else 'http'}://{self.address}:{self.port}{self.prefix}"
 
     async def start(self) -> None:
         app = web.Application(middlewares=[self._middleware])
@@ -142,7 +146,7 @@ class Stub:
         if self.socket is not None:
             await web.UnixSite(runner, self.socket).start()
             return
-        await web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self.tls, reuse_address=True).start()
+        await web.TCPSite(runner, self.address, self.port, ssl_context=self.tls, reuse_address=True).start()
         self.port = runner.addresses[0][1]
 
     async def stop(self) -> None:
@@ -157,8 +161,23 @@ class Stub:
         await self.start()
         return self
 
+    def vanish(self) -> None:
+        """Be gone from the network: whatever is sent here, by whom it is connected or not, is lost without a word."""
+        runner, self._runner = self._runner, None
+        assert runner is not None and runner.server is not None
+        for site in runner.sites:
+            assert isinstance(site, web.TCPSite) and site._server is not None
+            for listener in site._server.sockets:  # type: ignore[attr-defined]
+                swallow(listener)
+        for connection in runner.server.connections:
+            assert connection.transport is not None
+            swallow(connection.transport.get_extra_info("socket"))
+        self._vanished.append(runner)
+
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+        for runner in self._vanished:
+            await runner.cleanup()
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:

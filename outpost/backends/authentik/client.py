@@ -10,6 +10,7 @@ import os
 import random
 import ssl
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -23,6 +24,7 @@ from yarl import URL
 
 from outpost.backends.authentik.address import Address, Query
 from outpost.backends.authentik.settings import AuthentikSettings
+from outpost.backends.authentik.sockets import SocketFactory
 from outpost.errors import BackendError, BackendTimeout, BackendUnavailable
 from outpost.identity import Secret
 
@@ -31,6 +33,8 @@ MAX_BODY = 64 * 1024 * 1024
 MAX_FLOW_BODY = 1024 * 1024
 RETRY_BASE_S = 0.2
 RETRY_CAP_S = 2.0
+NAMES_S = 1
+"""How long an address of the server's name is remembered: many logins at a time are one question."""
 USER_AGENT = "goauthentik.io/outpost/"
 """The server knows outposts by this prefix."""
 
@@ -116,7 +120,11 @@ class Pool:
             total=None, sock_connect=settings.connect_timeout_s, sock_read=longest_s + 1.0
         )
         self._insecure = settings.insecure
+        self._sockets = SocketFactory(settings.connect_timeout_s)
         self._limit = limit
+        self._under_way: Counter[aiohttp.ClientSession] = Counter()
+        """Requests by session: the present one, and those that were given up."""
+        self._closing: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -127,22 +135,48 @@ class Pool:
     def session(self) -> aiohttp.ClientSession:
         """The client session, opened on first use on the running loop."""
         if self._session is None:
-            trust: ssl.SSLContext | bool = not self._insecure
-            connector: aiohttp.BaseConnector
-            if self._address.socket:
-                connector = aiohttp.UnixConnector(self._address.socket, limit=self._limit, keepalive_timeout=30)
-            else:
-                # A server that comes back at a new address is found within 5 s.
-                connector = aiohttp.TCPConnector(ssl=trust, limit=self._limit, keepalive_timeout=30, ttl_dns_cache=3)
-            # trust_env would let aiohttp add Authorization from ~/.netrc: the proxy is looked up here instead.
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=self._timeout,
-                proxy=self._proxy,
-                auto_decompress=True,
-            )
+            self._session = self.apart()
         return self._session
+
+    def doubt(self, session: aiohttp.ClientSession | None = None) -> None:
+        """Let later requests begin with no connection and no address; what is under way goes on.
+
+        Connections that lie idle may lead to where nobody is any more. session: the one that is doubted, by default
+        the present one.
+        """
+        if session is None or session is self._session:
+            session, self._session = self._session, None
+            if session is not None and not self._under_way[session]:
+                self._close(session)
+
+    def _close(self, session: aiohttp.ClientSession) -> None:
+        del self._under_way[session]
+        task = asyncio.get_running_loop().create_task(session.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def apart(self) -> aiohttp.ClientSession:
+        """A session of the caller's own, who closes it: it begins with no connection, perhaps to where nobody is."""
+        # trust_env would let aiohttp add Authorization from ~/.netrc: the proxy is looked up here instead.
+        return aiohttp.ClientSession(
+            connector=self._new_connector(),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._timeout,
+            proxy=self._proxy,
+            auto_decompress=True,
+        )
+
+    def _new_connector(self) -> aiohttp.BaseConnector:
+        if self._address.socket:
+            return aiohttp.UnixConnector(self._address.socket, limit=self._limit, keepalive_timeout=30)
+        trust: ssl.SSLContext | bool = not self._insecure
+        return aiohttp.TCPConnector(
+            ssl=trust,
+            limit=self._limit,
+            keepalive_timeout=30,
+            ttl_dns_cache=NAMES_S,
+            socket_factory=self._sockets,
+        )
 
     async def request(
         self,
@@ -159,8 +193,10 @@ class Pool:
 
         what: names the request in messages; never holds a secret.  packed: a compressed body is handed over as it is.
         """
+        session = self.session()
+        self._under_way[session] += 1
         try:
-            async with self.session().request(
+            async with session.request(
                 method, url, headers=headers, data=body, allow_redirects=False, auto_decompress=not packed
             ) as found:
                 octets = await _read(found, limit, what)
@@ -178,30 +214,45 @@ class Pool:
             reason = exc.certificate_error
             raise BackendUnavailable(f"{what}: the server's certificate is not trusted: {reason}") from exc
         except aiohttp.ClientSSLError as exc:
-            raise BackendUnavailable(f"{what}: TLS with the server failed: {exc}") from exc
+            raise BackendUnavailable(f"{what}: TLS with the server failed: {_tls_words(exc)}") from exc
         except aiohttp.ClientConnectorError as exc:
+            self.doubt(session)
             raise BackendUnavailable(f"{what}: {unreachable(exc)}") from exc
         except aiohttp.ConnectionTimeoutError as exc:
+            self.doubt(session)
             raise BackendTimeout(f"{what}: the server does not take connections") from exc
         except TimeoutError as exc:
             raise BackendTimeout(f"{what}: the server does not answer") from exc
         except (aiohttp.ClientError, OSError) as exc:
+            self.doubt(session)
             raise BackendUnavailable(f"{what}: {str(exc) or type(exc).__name__}") from exc
+        finally:
+            self._under_way[session] -= 1
+            if session is not self._session and not self._under_way[session]:
+                self._close(session)
 
     async def close(self) -> None:
         """Close the pool; idempotent."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        present, self._session = self._session, None
+        for session in {*self._under_way, *(() if present is None else (present,))}:
+            self._close(session)
+        await asyncio.gather(*self._closing)
 
 
 def unreachable(error: aiohttp.ClientConnectorError) -> str:
     """Why no connection came about."""
-    where = error.path if isinstance(error, UnixClientConnectorError) else f"{error.host}:{error.port}"
+    host = f"[{error.host}]" if ":" in error.host else error.host
+    where = error.path if isinstance(error, UnixClientConnectorError) else f"{host}:{error.port}"
     number = error.os_error.errno or 0
     # The loop's own text repeats the address; those of name resolution have negative numbers.
     why = os.strerror(number) if number > 0 else error.os_error.strerror
     return f"cannot connect to {where}: {why or error.os_error}"
+
+
+def _tls_words(error: aiohttp.ClientSSLError) -> str:
+    if "WRONG_VERSION_NUMBER" in str(error.os_error):
+        return "it does not speak TLS at this port; is it http:// in AUTHENTIK_HOST?"
+    return str(error.os_error) or str(error)
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int, what: str) -> bytes:
@@ -304,6 +355,10 @@ def refusal(answer: Answer, what: str) -> BackendError:
     """The error that a response other than 200 stands for."""
     said = _detail(answer)
     match answer.status:
+        case 401 | 403 if not answer.is_json:  # the API says everything as JSON
+            return TokenRefused(
+                f"{what}: HTTP {answer.status} from a gateway in front of the server; it has to let us in"
+            )
         case 401 | 403:
             return TokenRefused(
                 f"{what}: the server refuses the outpost's token (HTTP {answer.status}{said}); check AUTHENTIK_TOKEN"
@@ -317,7 +372,8 @@ def refusal(answer: Answer, what: str) -> BackendError:
             target = _where(answer.location)
             return BackendUnavailable(f"{what}: the server redirects to {target}; give the final URL in AUTHENTIK_HOST")
         case status:
-            return BackendUnavailable(f"{what}: HTTP {status} from the server{said}")
+            who = "the server" if answer.is_json else "the server or a gateway in front of it"
+            return BackendUnavailable(f"{what}: HTTP {status} from {who}{said}")
 
 
 def _where(location: str) -> str:
@@ -354,6 +410,11 @@ class Pools:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def doubt(self) -> None:
+        """Both begin anew with the next request."""
+        self.rest.doubt()
+        self.logins.doubt()
 
     async def close(self) -> None:
         """Close both; idempotent."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from outpost.backends.authentik.client import Client, Pool, unreachable
 from outpost.backends.authentik.observer import Observer
@@ -24,6 +25,8 @@ ACK, HELLO, TRIGGER_UPDATE, PROVIDER_SPECIFIC, SESSION_END = range(5)
 HELLO_EVERY_S = 10.0
 """The server's record of an instance ends 15 s after its last hello."""
 HANDSHAKE_TIMEOUT_S = 10.0
+PROMPT_S = 1.0
+"""What an attempt has left of it when the server is known to be back."""
 RETRY_FIRST_S = 1.0
 RETRY_LAST_S = 30.0
 MAX_MESSAGE = 1024 * 1024
@@ -36,6 +39,10 @@ class Listeners:
     updated: Callable[[], None]
     session_ended: Callable[[str], None]
     connected: Callable[[bool], None]
+
+
+class _Kicked(Exception):
+    """An attempt was given up because the server is known to be back."""
 
 
 class EventChannel:
@@ -63,10 +70,15 @@ class EventChannel:
         self._service = service
         self._random = random.Random()  # noqa: S311 - jitter
         self._kicked = asyncio.Event()
+        self._connecting: asyncio.Timeout | None = None
 
     def kick(self) -> None:
-        """The server is known to be back: do not wait any longer."""
+        """The server is known to be back: neither pause any longer nor wait for whom it was sought at."""
         self._kicked.set()
+        deadline = None if self._connecting is None else self._connecting.when()
+        if self._connecting is not None and deadline is not None:
+            now = asyncio.get_running_loop().time()
+            self._connecting.reschedule(max(now, deadline - HANDSHAKE_TIMEOUT_S + PROMPT_S))
 
     async def run(self) -> None:
         """Connect, listen, reconnect."""
@@ -76,6 +88,8 @@ class EventChannel:
             try:
                 await self._session(attempt)
                 problem = "closed by the server"
+            except _Kicked:
+                problem = self.problem
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
                 problem = _words(exc)
             except Exception as exc:  # a bug must not end the channel for good
@@ -103,11 +117,7 @@ class EventChannel:
     async def _session(self, attempt: int) -> None:
         query = (("instance_uuid", self._instance), ("attempt", str(attempt)))
         url = self._pool.address.websocket(self._outpost_pk(), query)
-        async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-            channel = await self._pool.session().ws_connect(
-                url, headers=self._client.headers(), heartbeat=HELLO_EVERY_S, max_msg_size=MAX_MESSAGE
-            )
-        async with channel:
+        async with self._pool.apart() as session, await self._connected(session, url) as channel:
             hello = asyncio.create_task(self._greet(channel), name=f"hello-{self._service}")
             try:
                 async for message in channel:
@@ -116,6 +126,19 @@ class EventChannel:
             finally:
                 hello.cancel()
                 await asyncio.gather(hello, return_exceptions=True)
+
+    async def _connected(self, session: aiohttp.ClientSession, url: URL) -> aiohttp.ClientWebSocketResponse:
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S) as self._connecting:
+                return await session.ws_connect(
+                    url, headers=self._client.headers(), heartbeat=HELLO_EVERY_S, max_msg_size=MAX_MESSAGE
+                )
+        except TimeoutError as exc:
+            if self._kicked.is_set():
+                raise _Kicked from exc
+            raise
+        finally:
+            self._connecting = None
 
     async def _greet(self, channel: aiohttp.ClientWebSocketResponse) -> None:
         """Say hello at once and every 10 s."""
@@ -165,7 +188,7 @@ class EventChannel:
 
 def _words(exc: Exception) -> str:
     if isinstance(exc, aiohttp.WSServerHandshakeError):
-        return f"the server refuses it (HTTP {exc.status})"
+        return f"it is refused (HTTP {exc.status}); a proxy in front of the server has to pass websockets on"
     if isinstance(exc, aiohttp.ClientConnectorError) and not isinstance(exc, aiohttp.ClientSSLError):
         return unreachable(exc)
     if isinstance(exc, TimeoutError):

@@ -20,16 +20,24 @@ from outpost.backends.authentik.roster import AuthentikRoster
 from outpost.backends.authentik.sessions import Sessions
 from outpost.backends.authentik.settings import AUTO, SERVICES, AuthentikSettings
 from outpost.backends.authentik.shape import Shape
+from outpost.backends.authentik.staggered import staggered
 from outpost.backends.authentik.watch import REQUEST_S
 from outpost.errors import BackendError, DecodeError
 from outpost.identity import LdapProvider, Mode, Publish, Revoked, Secret
 
 RETRY_FIRST_S = 0.25
+QUESTION_S = 10.0
+"""What the answer to a small question may take."""
+ASK_AGAIN_S = 3.0
+"""A small question without an answer is asked once more beside it: on another connection, to where the server is by
+now."""
 MIN_INTERVAL_S = 30.0
 """The server's own floor for `refresh_interval`."""
 MIN_PEOPLE_GAP_S = 3.0
 """Updates come in bunches and are never about people: these are read again this long after the last time at the
 earliest, and the longer it takes the less often."""
+CONFIG_KEYS = frozenset({"capabilities", "error_reporting", "cache_timeout"})
+"""Of the server's general settings: every release has some of them."""
 MAX_REVOKED = 5000
 """Beyond this everything is forgotten at once."""
 
@@ -75,6 +83,9 @@ class Service:
         # The loops below try again by themselves: one request per step.
         once = replace(settings, attempts=1)
         self._prober = Client(around.pools.rest, token, once, version)
+        brief = replace(once, request_timeout_s=min(QUESTION_S, once.request_timeout_s))
+        self._asker = Client(around.pools.rest, token, brief, version)
+        """For small questions."""
         self.watcher = Client(
             around.pools.rest, token, replace(once, request_timeout_s=min(REQUEST_S, once.request_timeout_s)), version
         )
@@ -154,9 +165,11 @@ class Service:
             raise
 
     async def _keep_reading(self) -> None:
+        loop = asyncio.get_running_loop()
         failures = 0
         await self._load_copy()
         while True:
+            started = loop.time()
             try:
                 await self._read()
                 failures = 0
@@ -164,8 +177,9 @@ class Service:
             except Exception as exc:
                 failures += 1
                 self._trouble(exc)
-                delay = self._backoff(failures)
-            await self._pause(self._wanted, delay, quick=not failures)
+                # What the attempt took was pause enough.
+                delay = max(RETRY_FIRST_S, self._backoff(failures) - (loop.time() - started))
+            await self._pause(None if failures else self._wanted, delay)
 
     async def _read(self) -> None:
         """One complete read; tells the problem by raising."""
@@ -189,7 +203,7 @@ class Service:
     async def _read_outpost(self) -> None:
         await self._learn_server()
         await self._learn_version()
-        shape = Shape(await self._prober.get("/outposts/instances/"), "outposts")
+        shape = Shape(await self._question("/outposts/instances/"), "outposts")
         records = list(shape.children("results"))
         if not records:
             raise BackendError("the token belongs to no outpost; copy the token of an LDAP or RADIUS outpost")
@@ -225,25 +239,37 @@ class Service:
         if self._knows_server:
             return
         try:
-            shape = Shape(await self._prober.get("/root/config/"), "root config")
-            capabilities = shape.texts("capabilities")
+            content = await self._question("/root/config/")
         except (NotFound, NoJson) as exc:
-            host = self._settings.host
-            raise BackendError(f"what answers at {host} is no authentik server ({exc}); check AUTHENTIK_HOST") from exc
+            raise self._no_authentik(str(exc)) from exc
+        if not isinstance(content, dict) or not content.keys() & CONFIG_KEYS:
+            raise self._no_authentik("GET /root/config/: other JSON than expected")
+        capabilities = content.get("capabilities")
         self._observer.log("debug", "the server answers", service=self.kind or AUTO, capabilities=capabilities)
         self._knows_server = True
+
+    def _no_authentik(self, why: str) -> BackendError:
+        host = self._settings.host
+        return BackendError(f"what answers at {host} is no authentik server ({why}); check AUTHENTIK_HOST")
+
+    async def _question(self, path: str) -> Any:
+        return await staggered(lambda: self._asker.get(path), ASK_AGAIN_S)
 
     async def _learn_version(self) -> None:
         """The server flags outposts of another version than its own: say the same as it does."""
         if self._knows_version:
             return
         try:
-            shape = Shape(await self._prober.get("/admin/version/"), "version")
+            shape = Shape(await self.watcher.get("/admin/version/"), "version")
             version = shape.text("version_current", "")
         except (NotFound, TokenRefused):
             version = ""
+        except BackendError as exc:  # nothing but our name for ourselves depends on it: asked again with the next read
+            self._observer.log("debug", f"the server's version is not known: {exc}", service=self.kind or AUTO)
+            return
         if version and version.isascii() and version.isprintable():
-            self.client.version = self._prober.version = self.watcher.version = version
+            for client in (self.client, self._prober, self._asker, self.watcher):
+                client.version = version
             if self.authority is not None:
                 self.authority.say_version(version)
         self._knows_version = True
@@ -311,9 +337,11 @@ class Service:
                 self.people_problem = text
                 if text != told:
                     told = text
-                    self._observer.log("error", f"users and groups cannot be read, the last copy stays: {text}")
+                    stays = "the last copy stays" if self._has_people() else "and there is no copy yet"
+                    event = f"users and groups cannot be read, {stays}: {text}"
+                    self._observer.log("error", event, service=self.kind)
                 gap, delay = 0.0, self._backoff(failures)
-            await self._pause(self._people_wanted, delay, quick=not failures)
+            await self._pause(self._people_urgent if failures else self._people_wanted, delay)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, gap - (loop.time() - started))):
                     await self._people_urgent.wait()
@@ -398,6 +426,8 @@ class Service:
 
     def _connected(self, is_connected: bool) -> None:
         self._around.connected()
+        if not is_connected:
+            self._around.pools.doubt()
         if not is_connected or self._was_connected:
             # Down: is the server still there?  Up again: what happened meanwhile?
             self.want()
@@ -412,9 +442,9 @@ class Service:
         longest = min(self._settings.retry_max_s, RETRY_FIRST_S * float(2 ** min(failures, 10)))
         return longest * self._random.uniform(0.5, 1.0)
 
-    async def _pause(self, wanted: asyncio.Event, seconds: float, *, quick: bool) -> None:
-        """Wait that long, or until it is wanted earlier; never shorter than a step of the back-off."""
-        if not quick:
+    async def _pause(self, wanted: asyncio.Event | None, seconds: float) -> None:
+        """Wait that long, or until it is wanted earlier; None: never earlier."""
+        if wanted is None:
             await asyncio.sleep(seconds)
             return
         try:

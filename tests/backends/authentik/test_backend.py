@@ -150,7 +150,7 @@ async def test_a_server_without_event_channel_is_served_all_the_same() -> None:
     async with stub, running(stub, ears) as backend:
         await ready(backend)
         await stub.until(lambda: len(stub.handshakes) >= 1)
-        await until(lambda: ears.said("no event channel: the server refuses it (HTTP 403)"))
+        await until(lambda: ears.said("no event channel: it is refused (HTTP 403)"))
         assert ears.connected == []
 
 
