@@ -81,6 +81,12 @@ class Process:
         return len(list(self._places("fd/*")))
 
     @property
+    def cpu_s(self) -> float:
+        """Seconds of processor time, user and system, those of ended children included."""
+        fields = _text(Path(f"/proc/{self._pid}/stat")).rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+    @property
     def is_busy(self) -> bool:
         """One of their threads runs, or would if there were a processor for it."""
         return any(_text(place).rpartition(")")[2].split()[0] in "RD" for place in self._places("task/*/stat"))
@@ -152,6 +158,56 @@ async def test_refreshes_and_many_users_leave_the_memory_as_it_was() -> None:
     early, late = statistics.median(resident[2:7]), statistics.median(resident[-5:])
     assert abs(late - early) <= early * 0.05
     assert met["searches"] >= 2 * dns
+
+
+FAILURES: list[tuple[str, dict[str, int]]] = [("status", {"status": 500}), ("status", {"status": 502}), ("hang", {})]
+STEP_S = 1.5
+"""The shortest of the longest pauses between two tries."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_ten_minutes_of_failing_pages_cost_nothing_and_change_nothing() -> None:
+    """Ten pages of users; all but the first fail in turn with 500, with 502 and by time-out."""
+    stub = small()
+    for number in range(1_000 - len(stub.users)):
+        stub.add_user(f"many{number}")
+    stub.add_user("reader", "pw-reader", can_search=True, password_change_date="2020-01-01T00:00:00Z")
+    wanted = {user_dn(user.username).encode() for user in stub.users.values()}
+    loop = asyncio.get_running_loop()
+    async with stub, started(stub.url, "--set", "authentik.request_timeout=10s") as running:
+        await until_ready(running)
+        client = await connected(running)
+        assert await client.bind(user_dn("reader"), "pw-reader") == OK
+        process = Process(running.process.pid)
+        await process.until_idle()
+        resident, shares = [], []
+        for kind, options in FAILURES:
+            fault = stub.fail(r"/core/users/\?page=([2-9]|10)&page_size=100", kind, **options)
+            stub.add_user(f"late{kind}{len(shares)}")
+            running.send(signal.SIGHUP)
+            await asyncio.to_thread(running.event, "users and groups cannot be read, the last copy stays", 30)
+            began, used, asked = loop.time(), process.cpu_s, fault.hits
+            while loop.time() - began < 200:
+                code, found, _ = await client.search(BASE, "(objectClass=user)", ["entryDN"])
+                assert code == OK
+                assert {one["entryDN"][0] for one in found} == wanted, "never a part of the people"
+                resident.append(process.resident)
+                await asyncio.sleep(5)
+            assert 0 < fault.hits - asked <= 200 / STEP_S + 3
+            shares.append((process.cpu_s - used) / (loop.time() - began))
+            assert (await asyncio.to_thread(running.get, "/-/ready"))[0] == 503
+            stub.faults.remove(fault)
+        print(f"CPU {[f'{share:.2%}' for share in shares]}; MiB {[round(one / 2**20, 1) for one in resident[::10]]}")
+        assert max(shares) < 0.05
+        assert max(resident[1:]) - resident[1] < 1 << 20
+        wanted |= {user_dn(user.username).encode() for user in stub.users.values()}
+        async with asyncio.timeout(5):
+            found = []
+            while {one["entryDN"][0] for one in found} != wanted:
+                _, found, _ = await client.search(BASE, "(objectClass=user)", ["entryDN"])
+                await asyncio.sleep(0.1)
+        await client.close()
 
 
 async def decided(running: Appliance, name: str, source: str) -> tuple[int, float]:
