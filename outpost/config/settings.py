@@ -178,7 +178,10 @@ def _check_source(directory: Path | None, server: ServerSettings, given: Mapping
             "or OUTPOST_DIRECTORY (--directory FILE) for a directory file"
         )
     host = given["authentik.host"]
-    url = urllib.parse.urlsplit(server.host)
+    try:
+        url = urllib.parse.urlsplit(server.host)
+    except ValueError as exc:  # its text may quote a password
+        raise host.wrong("expected a URL like https://authentik.example.org") from exc
     if url.scheme not in {"http", "https", "unix"} or not (url.path if url.scheme == "unix" else url.hostname):
         raise host.wrong("expected a URL like https://authentik.example.org (or unix:///path/to/socket)")
     if url.username is not None or url.password is not None or url.query or url.fragment:

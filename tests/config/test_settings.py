@@ -215,6 +215,12 @@ def test_a_missing_or_binary_file_is_refused(tmp_path) -> None:
         ({"AUTHENTIK_TOKEN": "x"}, "neither a server nor a directory is set"),
         (SERVER | {"AUTHENTIK_HOST": "id.example.org"}, "AUTHENTIK_HOST: expected a URL like https://"),
         (SERVER | {"AUTHENTIK_HOST": "https://"}, "AUTHENTIK_HOST: expected a URL like https://"),
+        (SERVER | {"AUTHENTIK_HOST": "https://[::1"}, "AUTHENTIK_HOST: expected a URL like https://"),
+        (
+            SERVER | {"AUTHENTIK_HOST": "https://x:99999"},
+            "AUTHENTIK_HOST: 'https://x:99999' is no URL: Port out of range",
+        ),
+        (SERVER | {"AUTHENTIK_TOKEN": f'"{CANARY}"'}, "AUTHENTIK_TOKEN: is in quotation marks; give it without"),
         (SERVER | {"AUTHENTIK_HOST": "https://u:p@x"}, "AUTHENTIK_HOST: expected a URL without user"),
         (SERVER | {"AUTHENTIK_HOST": "unix://"}, "AUTHENTIK_HOST: expected a URL like https://"),
         (SERVER | {"AUTHENTIK_TOKEN_LDAP": "x"}, "AUTHENTIK_TOKEN: set either this or AUTHENTIK_TOKEN_LDAP"),

@@ -85,6 +85,8 @@ class AuthentikSettings:
             text = token.reveal()
             if not text.isascii() or any(octet <= 0x20 or octet == 0x7F for octet in text):
                 raise ConfigError("has blanks, line ends or non-ASCII characters", source="AUTHENTIK_TOKEN")
+            if text[:1] == text[-1:] and text[:1] in (b'"', b"'"):  # a file of variables is no shell script
+                raise ConfigError("is in quotation marks; give it without", source="AUTHENTIK_TOKEN")
         for name in ("page_size", "concurrency", "login_concurrency", "attempts"):
             if getattr(self, name) < 1:
                 raise ConfigError("must be at least 1", key=f"authentik.{name}")
