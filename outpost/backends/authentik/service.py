@@ -38,6 +38,8 @@ MIN_PEOPLE_GAP_S = 3.0
 earliest, and the longer it takes the less often."""
 CONFIG_KEYS = frozenset({"capabilities", "error_reporting", "cache_timeout"})
 """Of the server's general settings: every release has some of them."""
+MAX_TOLD = 20
+"""Different failures told of one trouble."""
 MAX_REVOKED = 5000
 """Beyond this everything is forgotten at once."""
 
@@ -91,7 +93,8 @@ class Service:
         )
         """For looking after single users, many times: a request that takes long is given up."""
         self._outpost_pk = ""
-        self._told = ""
+        self._told: set[str] = set()
+        """What was said of the present trouble: where failures alternate, each is told once."""
         self._interval_s = settings.refresh_interval_s
         self._random = random.Random()  # noqa: S311 - jitter
         self._wanted = asyncio.Event()
@@ -297,15 +300,15 @@ class Service:
     def _trouble(self, exc: Exception) -> None:
         text = str(exc) if isinstance(exc, BackendError) else f"{type(exc).__name__}: {exc}"
         self.problem = text
-        if text != self._told:
-            self._told = text
+        if text not in self._told and len(self._told) < MAX_TOLD:
+            self._told.add(text)
             self._observer.log("error", f"the state of the outpost cannot be read: {text}", service=self.kind or AUTO)
 
     def _recovered(self) -> None:
         was = self.problem
         self.problem = ""
         if self._told:
-            self._told = ""
+            self._told.clear()
             self._observer.log("info", "the server answers again", service=self.kind)
         if was and self.channel is not None and not self.channel.is_connected:
             self.channel.kick()
@@ -321,22 +324,24 @@ class Service:
 
     async def _keep_reading_people(self) -> None:
         loop = asyncio.get_running_loop()
-        failures, told = 0, ""
+        failures = 0
+        told: set[str] = set()
         while True:
             started = loop.time()
             try:
                 was_read = await self._read_people()
                 if failures:
                     self._observer.log("info", "users and groups are read again", service=self.kind)
-                failures, told = 0, ""
+                failures = 0
+                told.clear()
                 gap = max(MIN_PEOPLE_GAP_S, 2 * self._took_s) if was_read else 0.0
                 delay = max(self._jittered(self._interval_s), gap)
             except Exception as exc:
                 failures += 1
                 text = str(exc) if isinstance(exc, BackendError) else f"{type(exc).__name__}: {exc}"
                 self.people_problem = text
-                if text != told:
-                    told = text
+                if text not in told and len(told) < MAX_TOLD:
+                    told.add(text)
                     stays = "the last copy stays" if self._has_people() else "and there is no copy yet"
                     event = f"users and groups cannot be read, {stays}: {text}"
                     self._observer.log("error", event, service=self.kind)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from aiohttp import web
 
+from outpost import __version__
+from outpost.backends.authentik import service
 from outpost.backends.authentik.settings import AUTO
 from outpost.identity import Accepted, Mode, Rejected, Revoked, Secret, Source
 from tests.backends.authentik.appliance import (
@@ -276,7 +278,9 @@ async def test_a_wrong_host_is_named() -> None:
         assert "127.0.0.1" in backend.readiness()["ldap"]
 
 
-@pytest.mark.parametrize("page", [html(200), html(404), reply({"detail": "Not found."}, status=404)])
+@pytest.mark.parametrize(
+    "page", [html(200), html(404), reply({"detail": "Not found."}, status=404), reply({"hello": 1}), reply([])]
+)
 async def test_another_server_than_authentik_is_named(page: web.Response) -> None:
     ears = Ears()
 
@@ -289,6 +293,63 @@ async def test_another_server_than_authentik_is_named(page: web.Response) -> Non
             assert f"what answers at {script.url} is no authentik server" in backend.readiness()["ldap"]
             assert "AUTHENTIK_HOST" in backend.readiness()["ldap"]
             assert ears.said("cannot be read") == 1
+
+
+async def test_failures_that_alternate_are_told_once_each() -> None:
+    ears = Ears()
+    async with small() as stub, running(stub, ears, retry_max_s=0.05) as backend:
+        await ready(backend)
+        for where in ("/outposts/instances/", "/core/groups/"):
+            first, second = (stub.fail(where, status=status) for status in (502, 503))
+            first.times = second.times = 0
+            await backend.refresh()
+            for number in range(8):
+                fault = (first, second)[number % 2]
+                hits = fault.hits
+                first.times, second.times = (None, 0) if fault is first else (0, None)
+                await backend.refresh()
+                await stub.until(lambda fault=fault, hits=hits: fault.hits > hits + 2)  # type: ignore[misc]
+            stub.heal()
+            await ready(backend)
+        for status in (502, 503):
+            assert ears.said(f"the state of the outpost cannot be read: GET /outposts/instances/: HTTP {status}") == 1
+            assert ears.said(f"the last copy stays: GET /core/groups/: HTTP {status}") == 1
+
+
+@pytest.mark.parametrize("kind", ["status", "hang", "html", "truncate", "reset"])
+async def test_a_version_that_cannot_be_read_holds_up_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "REQUEST_S", 0.2)
+    ears = Ears()
+    async with small() as stub:
+        stub.fail("/admin/version/", kind)
+        async with running(stub, ears) as backend:
+            await ready(backend)
+            assert await accepted(backend, "alice", "pw-alice")
+            await stub.until(lambda: len(stub.hellos) > 0)
+            assert stub.hellos[0]["version"] == __version__
+            stub.heal()
+            await backend.refresh()
+            await stub.cut_channels()
+            await stub.until(lambda: stub.hellos[-1]["version"] == stub.release.version)
+        assert [event for level, event in ears.lines if level == "error"] == []
+
+
+async def test_without_any_copy_nobody_is_told_of_one() -> None:
+    ears = Ears()
+    async with small() as stub:
+        stub.fail("/core/groups/")
+        async with running(stub, ears, retry_max_s=0.05):
+            await until(lambda: ears.said("users and groups cannot be read, and there is no copy yet"))
+    assert not ears.said("the last copy stays")
+
+
+async def test_a_gateway_that_keeps_us_out_is_told_from_a_token_that_is_wrong() -> None:
+    ears = Ears()
+    async with small() as stub:
+        stub.fail("/api/v3/", status=403)
+        async with running(stub, ears, retry_max_s=0.05) as backend:
+            await until(lambda: ears.said("HTTP 403 from a gateway in front of the server; it has to let us in"))
+            assert "AUTHENTIK_TOKEN" not in backend.readiness()["ldap"]
 
 
 async def test_the_log_level_is_the_outposts_unless_the_server_manages_it() -> None:
