@@ -3,7 +3,7 @@
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Final, final, overload
 
-__all__: Final = ("BASE", "CONTAINER", "GROUP", "USER", "VIRTUAL_GROUP", "Builder", "Links")
+__all__: Final = ("BASE", "CONTAINER", "GROUP", "USER", "VIRTUAL_GROUP", "Builder", "Links", "memberships")
 
 BASE: Final[int]
 CONTAINER: Final[int]
@@ -15,19 +15,32 @@ VIRTUAL_GROUP: Final[int]
 class Links(Sequence[bytes]):
     """Values that name users and groups: indices of entries for the builder, names for everybody else."""
 
-    entries: list[int]
+    entries: bytes
     names: Sequence[bytes]
     logins: bool
-    def __init__(
-        self, entries: list[int], names: Sequence[bytes], logins: bool = False, count: int | None = None
-    ) -> None:
-        """entries: ascending, users and groups only; names: by index of the entry; logins: they are login names, those
-        of the users among `entries`, who come first and are `count`."""
+    def __init__(self, entries: bytes, names: Sequence[bytes], logins: bool = False, count: int | None = None) -> None:
+        """entries: ascending uint32s, users and groups only; names: by index of the entry; logins: they are login
+        names, those of the users among `entries`, who come first and are `count`. Raises ValueError for a larger one.
+        """
     def __len__(self) -> int: ...
     @overload
     def __getitem__(self, i: int, /) -> bytes: ...
     @overload
     def __getitem__(self, i: slice, /) -> Sequence[bytes]: ...
+
+def memberships(
+    groups_of: Iterable[Iterable[str]],
+    reach: dict[str, Sequence[int]],
+    first_user: int,
+    first_group: int,
+    group_count: int,
+) -> tuple[list[bytes], list[bytes]]:
+    """By user the entries of his groups, by group those of its users, as `Links` takes them.
+
+    groups_of: of each user, what names his groups, known or not; reach: the entries that a name stands for.
+    Users and groups each come one behind the other from the first one on. Raises ValueError for an entry that is none
+    of the groups.
+    """
 
 @final
 class Builder:

@@ -7,13 +7,14 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from outpost._fastber cimport ber_size, put_octets, put_header
 
 import hashlib
 
-__all__ = ("BASE", "CONTAINER", "GROUP", "USER", "VIRTUAL_GROUP", "Builder", "Links")
+__all__ = ("BASE", "CONTAINER", "GROUP", "USER", "VIRTUAL_GROUP", "Builder", "Links", "memberships")
 
 BASE = KIND_BASE
 CONTAINER = KIND_CONTAINER
@@ -100,16 +101,20 @@ cdef int block_append(Block *out, Block *b) except -1:
 cdef class Links:
     """Values that are entries: the sequence of their names, for everybody but the builder."""
 
-    cdef readonly list entries
+    cdef readonly bytes entries
     cdef readonly object names
     cdef readonly bint logins
     cdef Py_ssize_t count
 
-    def __init__(self, list entries not None, names, logins=False, count=None):
+    def __init__(self, bytes entries not None, names, logins=False, count=None):
         self.entries = entries
         self.names = names
         self.logins = logins
-        self.count = len(entries) if count is None else count
+        self.count = PyBytes_GET_SIZE(entries) // 4
+        if count is not None:
+            if not 0 <= count <= self.count:
+                raise ValueError("more than there are")
+            self.count = count
 
     def __len__(self):
         return self.count
@@ -117,7 +122,54 @@ cdef class Links:
     def __getitem__(self, Py_ssize_t i):
         if not 0 <= i < self.count:
             raise IndexError(i)
-        return self.names[self.entries[i]]
+        return self.names[(<const uint32_t *>PyBytes_AS_STRING(self.entries))[i]]
+
+
+def memberships(groups_of, dict reach not None, uint32_t first_user, uint32_t first_group, Py_ssize_t group_count):
+    cdef Block found, counts
+    cdef list by_user = [], by_group = []
+    cdef object groups, pk, places, place
+    cdef bytes packed
+    cdef uint32_t *refs
+    cdef uint32_t user = first_user, at
+    cdef Py_ssize_t i, k, n
+    memset(&found, 0, sizeof(Block))
+    memset(&counts, 0, sizeof(Block))
+    try:
+        block_take(&counts, 4 * group_count)
+        for groups in groups_of:
+            found.size = 0
+            for pk in groups:
+                places = reach.get(pk)
+                if places is not None:
+                    for place in places:
+                        at = place
+                        if not 0 <= <int64_t>at - first_group < group_count:
+                            raise ValueError("no place of a group")
+                        block_reserve(&found, 4)
+                        (<uint32_t *>(found.data + found.size))[0] = at
+                        found.size += 4
+            refs = <uint32_t *>found.data
+            n = sort_once(refs, found.size // 4)
+            for i in range(n):
+                (<uint32_t *>counts.data)[refs[i] - first_group] += 1
+            by_user.append(PyBytes_FromStringAndSize(<char *>refs, 4 * n))
+        for k in range(group_count):
+            n = (<uint32_t *>counts.data)[k]
+            by_group.append(PyBytes_FromStringAndSize(NULL, 4 * n))
+            (<uint32_t *>counts.data)[k] = 0
+        for packed in by_user:
+            refs = <uint32_t *>PyBytes_AS_STRING(packed)
+            for i in range(PyBytes_GET_SIZE(packed) // 4):
+                k = refs[i] - first_group
+                # Not shared yet.
+                (<uint32_t *>PyBytes_AS_STRING(<bytes>by_group[k]))[(<uint32_t *>counts.data)[k]] = user
+                (<uint32_t *>counts.data)[k] += 1
+            user += 1
+    finally:
+        PyMem_RawFree(found.data)
+        PyMem_RawFree(counts.data)
+    return by_user, by_group
 
 
 @cython.final
@@ -632,26 +684,20 @@ cdef class Builder:
             p += tlv_header(tlv) + tlv_content(tlv)
         return <uint32_t>at
 
-    cdef uint32_t put_links(self, list entries) except? 0:
+    cdef uint32_t put_links(self, bytes entries) except? 0:
         """Offset of a list of entries, some of which may be yet to come."""
-        cdef Py_ssize_t count = len(entries), at, i
-        cdef bytes packed
-        cdef uint32_t *refs
+        cdef Py_ssize_t count = PyBytes_GET_SIZE(entries) // 4, at
         cdef List *lst
         cdef object found
         if self.last_links is entries:
             return self.last_list
-        packed = PyBytes_FromStringAndSize(NULL, count * 4)
-        refs = <uint32_t *>PyBytes_AS_STRING(packed)
-        for i in range(count):
-            refs[i] = entries[i]
-        found = self.linked.get(packed)
+        found = self.linked.get(entries)
         if found is None:
             at = block_take(&self.lists, 8 + 4 * count)
             lst = <List *>(self.lists.data + at)
             lst.count = <uint32_t>count
-            memcpy(&lst.refs[0], refs, count * 4)
-            found = self.linked[packed] = at
+            memcpy(&lst.refs[0], PyBytes_AS_STRING(entries), count * 4)
+            found = self.linked[entries] = at
             at = block_take(&self.links, 4)
             (<uint32_t *>(self.links.data + at))[0] = <uint32_t>found
         self.last_links = entries
@@ -900,6 +946,36 @@ cdef class Builder:
         (<Header *>out.data).dns = <uint32_t>table
         (<Header *>out.data).dn_slots = slots
         return 0
+
+
+cdef extern from "stdlib.h" nogil:
+    void qsort(void *base, size_t count, size_t size, int (*order)(const void *, const void *) noexcept nogil)
+
+
+cdef int order_refs(const void *a, const void *b) noexcept nogil:
+    cdef uint32_t x = (<const uint32_t *>a)[0], y = (<const uint32_t *>b)[0]
+    return (x > y) - (x < y)
+
+
+cdef Py_ssize_t sort_once(uint32_t *refs, Py_ssize_t count) noexcept nogil:
+    """Sort, each once; how many there are then."""
+    cdef Py_ssize_t i, k, n = 0
+    cdef uint32_t one
+    if count > 64:
+        qsort(refs, count, 4, &order_refs)
+    else:
+        for i in range(1, count):
+            one = refs[i]
+            k = i
+            while k > 0 and refs[k - 1] > one:
+                refs[k] = refs[k - 1]
+                k -= 1
+            refs[k] = one
+    for i in range(count):
+        if n == 0 or refs[n - 1] != refs[i]:
+            refs[n] = refs[i]
+            n += 1
+    return n
 
 
 cdef void *zeroed(Py_ssize_t size) except NULL:

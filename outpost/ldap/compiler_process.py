@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import os
 import sys
 from typing import Any, Final
@@ -11,11 +10,11 @@ from typing import Any, Final
 import orjson
 
 from outpost.errors import OutpostError
-from outpost.identity import People
+from outpost.identity import LdapProvider, People
 from outpost.ldap.arena import compile_people
 from outpost.ldap.compiler import provider_from
 from outpost.processes import child, memory, message
-from outpost.processes.people import Chunk, group_from, read, unpack_users
+from outpost.processes.people import Chunk, group_from, read, unpack_pages
 
 NICE: Final = 5
 """Whoever waits for an answer comes first."""
@@ -32,30 +31,29 @@ def main() -> None:
         return
     try:
         left_out: list[str] = []
-        descriptor = memory.sealed(compiled(order, left_out))
+        people, provider = asked_for(order)
+        descriptor = memory.sealed(compile_people(people, provider, left_out))
     except OutpostError as error:
         message.send(sock, orjson.dumps({"refused": str(error)}))
     except Exception as exc:  # its text may quote somebody's attributes
         message.send(sock, orjson.dumps({"failed": type(exc).__name__}))
     else:
         message.send(sock, orjson.dumps({"left_out": left_out}), (descriptor,))
+    # Nobody needs to wait until a million objects are taken apart.
+    os._exit(0)
 
 
-def compiled(order: message.Message, left_out: list[str]) -> bytes:
-    """The arena that is asked for; `left_out` gets the names of those who are not in it.
-
-    Raises OutpostError, and anything else for an order that is none.
-    """
+def asked_for(order: message.Message) -> tuple[People, LdapProvider]:
+    """Whose arena is asked for. Raises OutpostError, and anything else for an order that is none."""
     said: dict[str, Any] = orjson.loads(order.body)
     (descriptor,) = order.descriptors
-    pages = (unpack_users(read(descriptor, Chunk(*page))) for page in said["pages"])
     people = People(
-        tuple(itertools.chain.from_iterable(pages)),
+        tuple(unpack_pages(read(descriptor, Chunk(*page)) for page in said["pages"])),
         tuple(group_from(row) for row in said["groups"]),
         said["generation"],
         said["taken_at"],
     )
-    return compile_people(people, provider_from(said["provider"]), left_out)
+    return people, provider_from(said["provider"])
 
 
 if __name__ == "__main__":

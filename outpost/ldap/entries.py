@@ -11,8 +11,9 @@ import hashlib
 import json
 import re
 import uuid
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 from outpost.errors import ConfigError, DecodeError
 from outpost.identity import Crowd, Group, LdapProvider, User
-from outpost.ldap._arena import Links
+from outpost.ldap._arena import Links, memberships
 from outpost.ldap.dn import LONG_VALUE, escape, normalise, parse
 from outpost.ldap.schema import ATTRIBUTE_TYPES, INVALID_IN_NAMES
 from outpost.ldap.sids import RID_BASE, dns_domain, domain_sid, group_rid, guid, netbios_name, packed, user_rid
@@ -70,6 +71,7 @@ _TIMES_OF_USER: Final = ("createTimestamp", "modifyTimestamp", "pwdChangedTime")
 _OF_GROUP: Final = (
     "objectClass", "cn", "sAMAccountName", "uid", "gidNumber", "ak-superuser", "member", "uniqueMember", "memberUid",
 )  # fmt: skip
+_MANY: Final = (list, tuple)
 _URLS: Final = uuid.NAMESPACE_URL.bytes
 _VARIANTS: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _INTEGER: Final = re.compile(r"-?[0-9]+\Z")
@@ -207,7 +209,7 @@ def custom_values(attributes: Mapping[str, Any], username: str | None) -> dict[s
         if described is None or value is None or (key == "radius" and isinstance(value, Mapping)):
             continue
         lower, name = described
-        values = value if isinstance(value, list | tuple) else (value,)
+        values = value if isinstance(value, _MANY) else (value,)
         octets = [text_value(v) for v in values if v is not None]
         if username is not None:
             octets = [o.replace(b"%s", username.encode()) if b"%s" in o else o for o in octets]
@@ -270,6 +272,10 @@ def _common(dn: bytes, identifier: bytes, structural: bytes) -> tuple[bytes, ...
     return dn, identifier, dn, structural, b"FALSE", b"cn=subschema"
 
 
+def _links(places: Iterable[int]) -> bytes:
+    return array("I", places).tobytes()
+
+
 def _plain(dn: bytes, kind: str, attributes: Pairs) -> EntryValues:
     return EntryValues(dn, None, kind, -1, tuple(name for name, _ in attributes), [value for _, value in attributes])
 
@@ -310,29 +316,33 @@ class Directory:
         before, between = [b""] * self._first_user, [b""]
         self._dns: list[bytes] = [*before, *user_dns.values(), *between, *group_dns.values()]
         self._logins: list[bytes] = [*before, *(user.username.encode() for user in self._users)]
-        self._member_of: list[list[int]] = []
-        """By user: the places of his groups, ascending."""
-        self._members: dict[str, list[int]] = {pk: [] for pk in self.groups}
-        self._children: dict[str, list[int]] = {pk: [] for pk in self.groups}
         self._parents = {
             group.pk: [pk for pk in dict.fromkeys(group.parents) if pk in self.groups and pk != group.pk]
             for group in self._groups
         }
+        children: dict[str, list[int]] = {pk: [] for pk in self.groups}
         for pk, parents in self._parents.items():
             for parent in parents:
-                self._children[parent].append(self._places[pk])
-        members = [self._members[group.pk] for group in self._groups]
-        for place, user in enumerate(self._users, self._first_user):
-            mine = self._places_of(user)
-            self._member_of.append(mine)
-            for group_place in mine:
-                members[group_place - first_group].append(place)
-        self._below: dict[str, list[int]] = {}
+                children[parent].append(self._places[pk])
+        self._children = {pk: _links(places) for pk, places in children.items()}
+        effective = provider.options.nested_groups == "effective"
+        reach: dict[str, Sequence[int]] = {
+            pk: (place, *(self._places[above] for above in self.ancestors(pk) if effective))
+            for pk, place in self._places.items()
+        }
+        self._member_of, members = memberships(
+            (user.groups for user in self._users), reach, self._first_user, first_group, len(self._groups)
+        )
+        """By user: the places of his groups."""
+        self._members = dict(zip(self._places, members, strict=True))
+        self._below: dict[str, bytes] = {}
         """By group: the groups whose memberOf names it, where that is more than its children."""
-        if provider.options.nested_groups == "effective":
+        if effective:
+            below: dict[str, list[int]] = {}
             for group in self._groups:
                 for pk in self.ancestors(group.pk):
-                    self._below.setdefault(pk, []).append(self._places[group.pk])
+                    below.setdefault(pk, []).append(self._places[group.pk])
+            self._below = {pk: _links(places) for pk, places in below.items()}
         options = provider.options
         self._sid = options.domain_sid or domain_sid(self.naming.normal)
         self._user_rids: dict[int, int] = {}
@@ -373,17 +383,6 @@ class Directory:
         self._group_rids = _unshared(gids, group_rid)
         self._own_rids = _unshared({pk: gid for pk, gid in own.items() if gid not in taken}, group_rid)
         self._carried = frozenset((*self._group_rids.values(), *self._own_rids.values()))
-
-    def _places_of(self, user: User) -> list[int]:
-        """The groups that the user is a member of, directly or effectively as the provider says."""
-        places = self._places
-        # No place is 0: the base's.
-        direct = {*filter(None, map(places.get, user.groups))}
-        if self.provider.options.nested_groups == "effective":
-            for pk in user.groups:
-                if pk in places:
-                    direct.update(places[above] for above in self.ancestors(pk))
-        return sorted(direct)
 
     def ancestors(self, pk: str) -> tuple[str, ...]:
         """Every group above this one, once, whatever cycles there are."""
@@ -572,7 +571,7 @@ class Directory:
             layout = self._layouts[key] = Layout((*names, *(name for name, _ in extra), *_COMMON, *more), classes)
         return layout
 
-    def _user(self, user: User, place: int, member_of: list[int]) -> EntryValues:
+    def _user(self, user: User, place: int, member_of: bytes) -> EntryValues:
         dn, name = self._dns[place], self._logins[place]
         full = user.name.strip()
         given, _, family = full.rpartition(" ")
@@ -617,7 +616,7 @@ class Directory:
         members = Links(entries, self._dns)
         effective = self.provider.options.nested_groups == "effective"
         above = self.ancestors(group.pk) if effective else self._parents[group.pk]
-        holders = Links(users + self._below.get(group.pk, []), self._dns) if effective else members
+        holders = Links(users + self._below.get(group.pk, b""), self._dns) if effective else members
         classes, extra = self._extra_of_group(self._group_rids.get(group.pk), pk)
         layout = self._layout((*_OF_GROUP, "memberOf"), GROUP_CLASSES + classes, extra)
         values: list[Value] = [
@@ -629,8 +628,8 @@ class Directory:
             _TRUTH[group.is_superuser],
             members,
             members,
-            Links(entries, self._logins, True, len(users)),
-            Links(sorted(self._places[pk] for pk in above), self._dns),
+            Links(entries, self._logins, True, len(users) // 4),
+            Links(_links(sorted(self._places[pk] for pk in above)), self._dns),
             *(value for _, value in extra),
             *_common(dn, pk, b"groupOfUniqueNames"),
         ]

@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple, final
@@ -93,7 +93,7 @@ class PackedPeople:
     @property
     def users(self) -> tuple[User, ...]:
         """Made anew each time, which takes a while. Raises DecodeError."""
-        return tuple(itertools.chain.from_iterable(unpack_users(self.spool.read(page)) for page in self.pages))
+        return tuple(unpack_pages(self.spool.read(page) for page in self.pages))
 
 
 def row_of(one: User) -> bytes:
@@ -111,10 +111,15 @@ def pack_rows(rows: Iterable[bytes]) -> bytes:
     return zlib.compress(b"[" + b",".join(rows) + b"]", LEVEL)
 
 
-def unpack_users(octets: bytes) -> list[User]:
-    """What `pack_rows` packed. Raises DecodeError."""
+def unpack_pages(pages: Iterable[bytes]) -> Iterator[User]:
+    """The users of all pages. Raises DecodeError."""
     # One object for each group's pk: with many memberships the text itself must not be kept many times.
     shared: dict[str, str] = {}
+    return itertools.chain.from_iterable(unpack_users(page, shared) for page in pages)
+
+
+def unpack_users(octets: bytes, shared: dict[str, str]) -> list[User]:
+    """What `pack_rows` packed; `shared` gets, and gives, the texts that many users have. Raises DecodeError."""
     same = shared.setdefault
     try:
         rows = orjson.loads(zlib.decompress(octets))

@@ -1,6 +1,7 @@
 """From people to the arena: what is shared, what is counted, what is refused."""
 
 import random
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from outpost._fastber import Limits, SearchRequest, decode_message
 from outpost.errors import ConfigError
 from outpost.identity import Group, LdapOptions, LdapProvider, People, User
-from outpost.ldap._arena import BASE, CONTAINER, GROUP, USER, VIRTUAL_GROUP, Builder
+from outpost.ldap._arena import BASE, CONTAINER, GROUP, USER, VIRTUAL_GROUP, Builder, Links, memberships
 from outpost.ldap._snapshot import Snapshot
 from outpost.ldap.arena import compile_people
 from outpost.ldap.schema import normal_form
@@ -167,6 +168,27 @@ def builder() -> Builder:
     assert made.add(b"dc=io", -1, BASE, -1, (0,), [b"io"]) == 0
     assert made.add(b"ou=users,dc=io", 0, CONTAINER, -1, (), []) == 1
     return made
+
+
+def test_memberships_are_ascending_and_once_each_way() -> None:
+    reach = {"a": (10,), "b": (11, 10), "c": (12,), "many": range(13, 113)}
+    users, groups = memberships([("c", "b", "gone", "c"), (), ("many", "a")], reach, 3, 10, 103)
+    assert [list(array("I", one)) for one in users] == [[10, 11, 12], [], [10, *range(13, 113)]]
+    assert [list(array("I", one)) for one in groups] == [[3, 5], [3], [3], *([5] for _ in range(100))]
+
+
+@pytest.mark.parametrize("place", [9, 12])
+def test_a_membership_in_what_is_no_group_is_refused(place: int) -> None:
+    with pytest.raises(ValueError, match="no place of a group"):
+        memberships([("a",)], {"a": (place,)}, 3, 10, 2)
+
+
+@pytest.mark.parametrize("count", [-1, 3])
+def test_links_are_no_more_than_there_are(count: int) -> None:
+    entries = array("I", (1, 2)).tobytes()
+    assert list(Links(entries, [b"", b"a", b"b"], True, 1)) == [b"a"]
+    with pytest.raises(ValueError, match="more than there are"):
+        Links(entries, [b"", b"a", b"b"], True, count)
 
 
 def test_an_arena_by_hand() -> None:

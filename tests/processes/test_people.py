@@ -35,8 +35,8 @@ USERS = (
 
 
 def test_users_come_back_as_they_were() -> None:
-    assert tuple(unpack_users(pack_rows(map(row_of, USERS)))) == USERS
-    assert unpack_users(pack_rows([])) == []
+    assert tuple(unpack_users(pack_rows(map(row_of, USERS)), {})) == USERS
+    assert unpack_users(pack_rows([]), {}) == []
 
 
 def test_groups_come_back_as_they_were() -> None:
@@ -59,7 +59,7 @@ def test_groups_come_back_as_they_were() -> None:
 )
 def test_damaged_users_are_an_error(octets: bytes) -> None:
     with pytest.raises(DecodeError):
-        unpack_users(octets)
+        unpack_users(octets, {})
 
 
 @pytest.mark.parametrize("row", [None, [], ["a", 1], ["a", 1, "n", False, None, {}], 5])

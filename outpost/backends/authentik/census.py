@@ -114,7 +114,7 @@ def revoked(before: Census, after: Census) -> frozenset[int]:
     if moved:
         # One page at a time: all of them as objects would be too many.
         for chunk in before.people.pages:
-            users = unpack_users(before.people.spool.read(chunk))
+            users = unpack_users(before.people.spool.read(chunk), {})
             found |= {one.pk for one in users if not moved.isdisjoint(one.groups)}
     return frozenset(found)
 
