@@ -75,7 +75,7 @@ micro: $(VENV)/test.stamp  ## time decoders, encoders and search against other l
 	$(BIN)/pytest -q --benchmark-only bench/micro_*.py
 
 # Written only once all of it has been measured. BENCH= shortens it: make bench BENCH="--seconds 1 --rounds 2".
-bench: $(VENV)/test.stamp  ## load the whole server in turn with slapd and FreeRADIUS; write bench/RESULTS.md (13 minutes)
+bench: $(VENV)/test.stamp  ## load the whole server in turn with slapd and FreeRADIUS; write bench/RESULTS.md (16 minutes)
 	@.ci/packages build bench || echo "Measured without them."
 	$(BIN)/python -m bench.load_side_by_side --write bench $(BENCH)
 

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import generators, picture, population, report, servers
+from bench import generators, load_workers, picture, population, report, servers
 from bench.cases import CASES, Case
 from bench.results import Results, Run
 from outpost import __version__
@@ -147,6 +147,9 @@ def main() -> int:
                 for n, word in enumerate(command(case, running["outpost"], people, "--spin"))
             )
             print(report.row(case, results), flush=True)
+    if not options.only:
+        results.team = load_workers.measure(people, 2, options.seconds, options.rounds)
+        print("\n".join(report.team(results.team)), flush=True)
     if options.write:
         (options.write / "results.json").write_text(results.to_json())
         (options.write / "RESULTS.md").write_text(report.page(CASES, results))

@@ -1,4 +1,4 @@
-"""One process against several: `python -m bench.load_workers`.
+"""One process against several: `python -m bench.load_workers`, a part of `make bench`.
 
 Two questions, each asked in turn, round after round. *Cost*: all processes of the server on one processor and the
 generator on the other; CPU time per operation of all of them together. Where workers cost no more than one process,
@@ -11,16 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import generators, population, servers
+from bench import generators, population, report, servers
 from bench.cases import BIND, MAIL, SCAN, SERVICE
 from bench.population import BASE_DN, SECRET
+from bench.results import Compared, Teamwork
 
 USERS = 1_000
 """Who log in: few, so that all of them are soon known to every worker."""
@@ -89,6 +89,35 @@ def memory_mib(pids: Sequence[int]) -> tuple[float, float]:
     return total / 1024, shared / 1024
 
 
+def measure(people: servers.Population, workers: int, seconds: float, rounds: int) -> Teamwork:
+    """Both questions."""
+    length = ("-s", str(seconds))
+    dumpable = ("--set", "process.core_dumps=true")  # else nobody may read /proc
+    cost = {name: Compared([], []) for name in COST}
+    room = {name: Compared([], []) for name in ROOM}
+    with (
+        tempfile.TemporaryDirectory() as one,
+        tempfile.TemporaryDirectory() as more,
+        servers.outpost(Path(one), people, *dumpable) as alone,
+        servers.outpost(Path(more), people, *dumpable, "--workers", str(workers)) as team,
+    ):
+        for server in (alone, team):
+            for kind, arguments in (LDAP_LOGIN, RADIUS_LOGIN):
+                generate(server, kind, arguments, CLIENT, "--seq", "-n", str(USERS * LOGIN_PASSES))
+        for name, (kind, arguments) in COST.items():
+            for _ in range(rounds):
+                for server, figures in ((alone, cost[name].alone), (team, cost[name].together)):
+                    figures.append(float(generate(server, kind, arguments, CLIENT, "--spin", *length)["server_us_op"]))
+        memory = [memory_mib(family(alone.pid))[0], *memory_mib(family(team.pid))]
+        for server in (alone, team):
+            spread(server)
+        for name, (kind, arguments) in ROOM.items():
+            for _ in range(rounds):
+                for server, figures in ((alone, room[name].alone), (team, room[name].together)):
+                    figures.append(float(generate(server, kind, arguments, BOTH, *length)["ops_s"]))
+    return Teamwork(workers, cost, room, memory)
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="bench.load_workers", description=__doc__)
@@ -99,43 +128,7 @@ def main() -> int:
     options = parser.parse_args()
     generators.build()
     people = servers.Population(options.users, 200, population.certificate())
-    seconds = ("-s", str(options.seconds))
-    figures: dict[str, dict[int, list[float]]] = {}
-    dumpable = ("--set", "process.core_dumps=true")  # else nobody may read /proc
-    with (
-        tempfile.TemporaryDirectory() as one,
-        tempfile.TemporaryDirectory() as more,
-        servers.outpost(Path(one), people, *dumpable) as alone,
-        servers.outpost(Path(more), people, *dumpable, "--workers", str(options.workers)) as team,
-    ):
-        running = {1: alone, options.workers: team}
-        for server in running.values():
-            for kind, arguments in (LDAP_LOGIN, RADIUS_LOGIN):
-                generate(server, kind, arguments, CLIENT, "--seq", "-n", str(USERS * LOGIN_PASSES))
-        for name, (kind, arguments) in COST.items():
-            rows = figures[name] = {count: [] for count in running}
-            for _ in range(options.rounds):
-                for count, server in running.items():
-                    found = generate(server, kind, arguments, CLIENT, "--spin", *seconds)
-                    rows[count].append(float(found["server_us_op"]))
-        for count, server in running.items():
-            total, shared = memory_mib(family(server.pid))
-            print(f"memory with {count} worker(s): {total:.1f} MiB in all, {shared:.1f} MiB of it directories")
-            spread(server)
-        for name, (kind, arguments) in ROOM.items():
-            rows = figures[name] = {count: [] for count in running}
-            for _ in range(options.rounds):
-                for count, server in running.items():
-                    found = generate(server, kind, arguments, BOTH, *seconds)
-                    rows[count].append(float(found["ops_s"]))
-    for name, rows in figures.items():
-        one_, many = (statistics.median(rows[count]) for count in (1, options.workers))
-        unit = "us/op" if name in COST else "ops/s"
-        ratios = [b / a for a, b in zip(rows[1], rows[options.workers], strict=True)]
-        print(
-            f"{name}: 1: {one_:.2f} {unit}, {options.workers}: {many:.2f} {unit},"
-            f" ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-        )
+    print("\n".join(report.team(measure(people, options.workers, options.seconds, options.rounds))))
     return 0
 
 

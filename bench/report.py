@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench import picture
 from bench.cases import CASES, Case
-from bench.results import Results, Run
+from bench.results import Compared, Results, Run, Teamwork
 
 QUIET = 0.1
 """Processors' worth of other work beside which the figures still count as undisturbed."""
@@ -71,6 +71,53 @@ def disturbance(results: Results) -> str:
     )
 
 
+def ratio_of(compared: Compared, digits: int = 2) -> str:
+    """Median of the rounds' ratios and, in brackets, least and most."""
+    ratios = compared.ratios
+    return f"{statistics.median(ratios):.{digits}f} ({min(ratios):.{digits}f} to {max(ratios):.{digits}f})"
+
+
+def team(found: Teamwork) -> list[str]:
+    """The section about several workers."""
+    many = f"parent and {found.workers} workers"
+    lines = [
+        "## Several workers",
+        "",
+        "All processes on one processor, CPU time of all of them together: what workers cost. Where they cost no more "
+        "than one",
+        "process, two processors carry twice as much; the last column is 2 by the ratio.",
+        "",
+        f"| work | one process, µs | {many}, µs | ratio (least to most) | two processors carry |",
+        "|---|---|---|---|---|",
+    ]
+    for name, one in found.cost.items():
+        carried = 2 / statistics.median(one.ratios)
+        cells = [name, number(statistics.median(one.alone)), number(statistics.median(one.together)), ratio_of(one)]
+        lines.append("| " + " | ".join([*cells, f"{carried:.2f}"]) + " |")
+    lines += [
+        "",
+        "By the clock, on two processors which the generator shares, work of which it takes little:",
+        "",
+        f"| work | one process, ops/s | {many}, ops/s | ratio (least to most) |",
+        "|---|---|---|---|",
+    ]
+    for name, one in found.room.items():
+        cells = [
+            name.replace("|", "\\|"),
+            number(statistics.median(one.alone)),
+            number(statistics.median(one.together)),
+        ]
+        lines.append("| " + " | ".join([*cells, ratio_of(one)]) + " |")
+    alone, together, shared = found.memory_mib
+    lines += [
+        "",
+        f"Memory (proportional set size): {alone:.0f} MiB for one process; {together:.0f} MiB for {many} together, of "
+        f"which the directories, once, {shared:.1f} MiB.",
+        "",
+    ]
+    return lines
+
+
 def page(cases: Sequence[Case], results: Results) -> str:
     """RESULTS.md."""
     done = [case for case in cases if case.name in results.runs]
@@ -107,6 +154,7 @@ def page(cases: Sequence[Case], results: Results) -> str:
         "|---|---|---|---|---|---|---|---|---|",
         *(latency_row(case, results) for case in done),
         "",
+        *(team(results.team) if results.team is not None else ()),
         "## Commands",
         "",
         "Behind `taskset`, with `-s`, `-W 1` and `-P` for length, warm-up and the server's process; before each run of",

@@ -8,7 +8,7 @@ import yaml
 
 from bench import picture, population, report
 from bench.cases import CASES
-from bench.results import Results, Run
+from bench.results import Compared, Results, Run, Teamwork
 
 SVG = "{http://www.w3.org/2000/svg}"
 BIND, *_, PAP = CASES
@@ -28,6 +28,12 @@ def results(**found: list[Run]) -> Results:
     return made
 
 
+TEAM = Teamwork(
+    2,
+    {"bind": Compared([10.0, 20.0, 10.0], [11.0, 18.0, 12.5])},
+    {"scan": Compared([100.0, 100.0, 100.0], [190.0, 180.0, 200.0])},
+    [70.0, 130.0, 6.5],
+)
 OURS, THEIRS = [run(10.0), run(40.0), run(9.0)], [run(20.0), run(50.0), run(30.0)]
 
 
@@ -54,6 +60,21 @@ def test_a_busy_machine_is_told() -> None:
 def test_figures_survive_their_file() -> None:
     made = results(outpost=OURS, slapd=THEIRS)
     assert Results.from_json(made.to_json()) == made
+    made.team = TEAM
+    assert Results.from_json(made.to_json()) == made
+
+
+def test_several_workers_have_their_own_tables_where_they_were_measured() -> None:
+    made = results(outpost=OURS)
+    assert "workers" not in report.page(CASES, made)
+    made.team = TEAM
+    page = report.page(CASES, made)
+    # The rounds' ratios are 1.1, 0.9 and 1.25.
+    assert "| bind | 10.0 | 12.5 | 1.10 (0.90 to 1.25) | 1.82 |" in page
+    assert "| scan | 100 | 190 | 1.90 (1.80 to 2.00) |" in page
+    assert (
+        "70 MiB for one process; 130 MiB for parent and 2 workers together, of which the directories, once, 6.5" in page
+    )
 
 
 def test_the_picture_is_drawn_to_scale() -> None:
