@@ -160,7 +160,8 @@ class ServiceCatalog:
     # -- certificates -----------------------------------------------------------------------------
 
     async def _read_certificates(self, providers: tuple[Provider, ...]) -> Mapping[str, CertificateKeyPair]:
-        wanted = sorted({one.certificate for one in providers if one.certificate})
+        # Those of RADIUS providers are for EAP-TLS: each view of a key that nobody uses would be an event all the same.
+        wanted = sorted({one.certificate for one in providers if isinstance(one, LdapProvider) and one.certificate})
         found = {}
         for pk in wanted:
             try:

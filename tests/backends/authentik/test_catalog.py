@@ -38,6 +38,19 @@ async def test_the_key_is_asked_for_only_when_the_fingerprint_changed() -> None:
         assert backend.served().certificates[pair.pk].certificate_chain == pair.certificate.encode()
 
 
+async def test_no_key_is_read_that_nobody_uses() -> None:
+    """Since 2025.10 RADIUS providers have a certificate for EAP-TLS; each look at a key is an event on the server."""
+    stub = small()
+    pair = stub.add_key_pair("eap", *key_pair())
+    stub.providers[2].fields["certificate"] = pair.pk
+    ears = Ears()
+    async with stub, running(stub, ears, tokens=BOTH) as backend:
+        await ready(backend)
+        assert radius(backend).name == "radius-main"
+        assert stub.key_views == 0
+        assert not [event for level, event in ears.lines if level in ("warning", "error")]
+
+
 async def test_a_broken_new_pair_keeps_the_last_good_one_and_is_told_once() -> None:
     ears = Ears()
     stub = small()
