@@ -29,7 +29,7 @@ from tests.backends.authentik.script import LDAP, RADIUS
 from tests.stub_authentik import lab
 
 VERSIONS = lab.versions()
-OURS = ("ordering", "include_groups", "include_users", "include_children", "include_parents")
+OURS = ("ordering", "include_groups", "include_roles", "include_users", "include_children", "include_parents")
 """Parameters that change nothing about which objects are listed."""
 
 

@@ -20,7 +20,7 @@ Caller = Outpost | User | None
 PAGE = {"page": "", "page_size": ""}
 PASSWORD_STAGE = "6f7ad5ce-23c3-4d3e-b7a3-0b4c6f7fd0aa"
 """The password stage, as far as users configure it."""
-COMPLETE = {**PAGE, "ordering": "pk", "include_groups": "false"}
+COMPLETE = {**PAGE, "ordering": "pk", "include_groups": "false", "include_roles": "false"}
 """How the users are listed for a complete copy."""
 
 UNSEEN = ("/flows/instances/", "/events/events/", "/providers/all/")
@@ -172,6 +172,8 @@ class Rest:
 
     def instances(self, request: web.Request, caller: Caller) -> web.Response:
         mine = [caller] if isinstance(caller, Outpost) else []
+        if self._stub.shows_all_outposts:
+            mine = sorted(self._stub.outposts.values(), key=lambda one: one.name)
         found = [render.outpost(one, self._stub.providers, self._stub.release) for one in mine]
         return self._paged(request, found)
 

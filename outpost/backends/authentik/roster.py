@@ -25,12 +25,14 @@ SPARE = 1 << 20
 """Octets that are not worth clearing up."""
 
 BY_PK: Query = (("ordering", "pk"),)
-BARE: Query = (*BY_PK, ("include_groups", "false"))
+NO_ROLES = ("include_roles", "false")
+"""Since 2025.12 users are shown with the records of their roles."""
+BARE: Query = (*BY_PK, ("include_groups", "false"), NO_ROLES)
 """How the users of a complete copy are asked for: their groups' records, four fifths of an answer, are read anyway.
 
 Servers before 2024.4 do not know the parameter and send them; all of them list the pks of the groups.
 """
-USERS: Query = (*BY_PK, ("include_groups", "true"))
+USERS: Query = (*BY_PK, ("include_groups", "true"), NO_ROLES)
 # What is not asked for here the server either leaves out or looks up once per object; `users_obj`, which repeats every
 # member with his attributes in every group of his, is the one part that nobody needs.
 GROUPS: Query = (
