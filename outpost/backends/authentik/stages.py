@@ -31,6 +31,7 @@ UNANSWERABLE = {
     "ak-stage-authenticator-duo": "the enrolment of a Duo device",
     "ak-stage-authenticator-webauthn": "the enrolment of a WebAuthn device",
     "ak-stage-authenticator-endpoint-gdtc": "a managed browser",
+    "ak-stage-endpoint-agent": "the authentik agent on the user's machine",
     "ak-stage-session-end": "the end of the session",
     "ak-provider-oauth2-device-code": "a device code",
     "xak-flow-shell": "a page of HTML",
