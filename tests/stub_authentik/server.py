@@ -78,6 +78,8 @@ class Stub:
         self.providers: dict[int, Provider] = {}
         self.apps: dict[str, Application] = {}
         self.outposts: dict[str, Outpost] = {}
+        self.shows_all_outposts = False
+        """As to an administrator's token."""
         self.key_pairs: dict[str, KeyPair] = {}
         self.flows: dict[str, Flow] = default_flows()
         self.executor = Executor(self)

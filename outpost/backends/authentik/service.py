@@ -93,6 +93,7 @@ class Service:
         )
         """For looking after single users, many times: a request that takes long is given up."""
         self._outpost_pk = ""
+        self._is_warned = False
         self._told: set[str] = set()
         """What was said of the present trouble: where failures alternate, each is told once."""
         self._interval_s = settings.refresh_interval_s
@@ -207,12 +208,9 @@ class Service:
         await self._learn_server()
         await self._learn_version()
         shape = Shape(await self._question("/outposts/instances/"), "outposts")
-        records = list(shape.children("results"))
-        if not records:
-            raise BackendError("the token belongs to no outpost; copy the token of an LDAP or RADIUS outpost")
-        record = records[0]
-        kind, name = record.text("type"), record.text("name")
         wanted = self._declared if self._declared in SERVICES else self.kind
+        record = self._own(list(shape.children("results")), wanted)
+        kind, name = record.text("type"), record.text("name")
         if wanted and kind != wanted:
             raise BackendError(
                 f"the token belongs to the {_upper(kind)} outpost {name!r}, but an outpost of type {_upper(wanted)} is"
@@ -236,6 +234,23 @@ class Service:
         if not known:
             assert self.channel is not None
             self._spawn(self.channel.run(), "events")
+
+    def _own(self, records: list[Shape], wanted: str) -> Shape:
+        """Our outpost's record. Raises BackendError."""
+        if not records:
+            raise BackendError("the token belongs to no outpost; copy the token of an LDAP or RADIUS outpost")
+        if len(records) == 1:
+            return records[0]
+        fitting = [one for one in records if one.text("type") in ((wanted,) if wanted else SERVICES)]
+        problem = f"the token shows {len(records)} outposts, so it is none's own"
+        if len(fitting) != 1:
+            raise BackendError(f"{problem}; copy the token of the one that is meant")
+        if not self._is_warned:
+            self._is_warned = True
+            # Newer servers take the word of nobody but an outpost's own account for who logs in.
+            advice = "servers may refuse all logins; copy the outpost's token"
+            self._observer.log("warning", f"{problem}: {advice}", service=self.kind or AUTO)
+        return fitting[0]
 
     async def _learn_server(self) -> None:
         """Make sure that it is an authentik server that answers: its general settings are there for everybody."""

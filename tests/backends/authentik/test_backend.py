@@ -257,6 +257,27 @@ async def test_a_token_of_the_other_type_is_named() -> None:
         assert backend.served().ldap == ()
 
 
+async def test_of_several_outposts_the_one_that_fits_is_ours() -> None:
+    """An administrator's token shows all of them."""
+    ears = Ears()
+    stub = small()
+    stub.shows_all_outposts = True
+    async with stub, running(stub, ears, tokens={"radius": Secret(RADIUS_TOKEN)}) as backend:
+        await ready(backend)
+        assert [one.name for one in backend.served().radius] == ["radius-main"]
+        await backend.refresh()
+        assert ears.said("the token shows 2 outposts, so it is none's own: servers may refuse all logins") == 1
+
+
+async def test_of_several_outposts_that_fit_none_is_guessed() -> None:
+    ears = Ears()
+    stub = small()
+    stub.shows_all_outposts = True
+    async with stub, running(stub, ears, retry_max_s=0.05) as backend:
+        await until(lambda: ears.said("the token shows 2 outposts, so it is none's own; copy the token of the one"))
+        assert backend.served().ldap == ()
+
+
 async def test_an_outpost_without_providers_waits_for_one() -> None:
     ears = Ears()
     stub = Stub()
