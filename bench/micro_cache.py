@@ -25,9 +25,9 @@ from outpost.identity import (
     Secret,
     Source,
 )
+from outpost.observe.exposition import Exposition
 from outpost.observe.ldap import LdapMeter
 from outpost.observe.logs import LogWriter
-from outpost.observe.metrics import Exposition
 from outpost.observe.radius import RadiusMeter
 
 PROVIDER = LdapProvider(1, "ldap", "dc=example", "app")

@@ -8,13 +8,12 @@ backend ──decides──► gate ──► LDAP and RADIUS servers
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, final
-
-from prometheus_client.core import Metric
 
 from outpost import __version__
 from outpost.app import backend as backends
@@ -31,11 +30,14 @@ from outpost.ldap.operations.search import SearchLimits
 from outpost.ldap.server import ServerLimits
 from outpost.ldap.tls import TlsSettings, self_signed
 from outpost.observe.logs import LogWriter
-from outpost.observe.metrics import Exposition, gauges, totals
+from outpost.observe.metrics import gauges, totals
 from outpost.radius.dictionary import DictionarySettings
 from outpost.radius.exchange import Limits as ExchangeLimits
 
 if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+    from outpost.observe.exposition import Exposition
     from outpost.workers.team import Team
 
 LOGGER = "outpost"
@@ -104,9 +106,7 @@ class Appliance:
         self._gate.set_connected(self._source.is_connected)
         self._team = self._worker_team(settings, hash_key) if settings.part(ProcessSettings).workers > 1 else None
         self._serving: Serving = self._in_process(settings) if self._team is None else self._team
-        self._exposition = Exposition()
-        for families in (self._families, self._serving.families, self._source.families):
-            self._exposition.add(families)
+        self._exposition: Exposition | None = None
         self._http = HttpServer(self.readiness, self._scraped)
 
     async def start(self, sockets: Opened, *further: Opened) -> None:
@@ -254,7 +254,17 @@ class Appliance:
 
     async def _scraped(self) -> bytes:
         await self._serving.count()
+        if self._exposition is None:
+            self._exposition = await asyncio.to_thread(self._made_exposition)
         return self._exposition.text()
+
+    def _made_exposition(self) -> Exposition:
+        from outpost.observe.exposition import Exposition  # noqa: PLC0415
+
+        exposition = Exposition()
+        for families in (self._families, self._serving.families, self._source.families):
+            exposition.add(families)
+        return exposition
 
     def _ready_rows(self) -> Iterator[tuple[tuple[str, ...], float]]:
         for service, reason in self.readiness().items():

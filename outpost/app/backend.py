@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-from prometheus_client.core import Metric
+from typing import TYPE_CHECKING
 
 from outpost.config.sections import ServerSettings
 from outpost.config.settings import Settings
@@ -14,6 +13,9 @@ from outpost.identity import Backend, CertificateAuthority, Passwords, Publish
 from outpost.ldap.operations.bind import Sessions
 from outpost.ldap.stored import StoredArenas
 from outpost.observe.logs import LogWriter
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 
 @dataclass(frozen=True, slots=True)

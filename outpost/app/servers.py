@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol, final
-
-from prometheus_client.core import Metric
+from typing import TYPE_CHECKING, NamedTuple, Protocol, final
 
 from outpost.config.values import Network
 from outpost.identity import CertificateKeyPair, Served
@@ -28,6 +26,9 @@ from outpost.radius.dictionary import DictionarySettings
 from outpost.radius.exchange import Limits as ExchangeLimits
 from outpost.radius.server import RadiusServer
 from outpost.radius.service import Gate as RadiusGate
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 LDAP_LISTENERS = ("ldap", "ldaps")
 

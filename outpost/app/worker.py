@@ -15,10 +15,9 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import uvloop
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from outpost import __version__
 from outpost.app import hardening
@@ -37,6 +36,9 @@ from outpost.workers.prompts import Prompts
 from outpost.workers.shelves import Shelves
 from outpost.workers.sums import family_of
 from outpost.workers.words import TO_PARENT, TO_WORKER, Configure, Numbers, State, ToParent
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 LOGGER: Final = "outpost.workers"
 IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -253,6 +255,9 @@ class Worker:
 
 
 def _usage() -> Iterator[Metric]:
+    # Nobody asks before the first scrape.
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
+
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = used.ru_utime + used.ru_stime
     yield CounterMetricFamily("outpost_workers_cpu_seconds", "Processor time of the workers.", value=seconds)

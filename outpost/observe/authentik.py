@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, final
-
-from prometheus_client.core import Metric
+from typing import TYPE_CHECKING, NamedTuple, final
 
 from outpost.observe.logs import LEVELS, LogWriter
 from outpost.observe.metrics import Histogram, gauges
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 LOGGER = "outpost.authentik"
 

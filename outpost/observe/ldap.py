@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import final
-
-from prometheus_client.core import Metric
+from typing import TYPE_CHECKING, final
 
 from outpost._fastber import SearchRequest
 from outpost.ldap.filter import filter_text
@@ -15,6 +13,9 @@ from outpost.observe._ldap_lines import LdapLines
 from outpost.observe._rows import Row
 from outpost.observe.logs import LogWriter
 from outpost.observe.metrics import Requests, Tally, gauges
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 LOGGER = "outpost.ldap"
 SCOPES = {0: "Base Object", 1: "Single Level", 2: "Whole Subtree", 3: "Subordinate Subtree"}

@@ -1,20 +1,20 @@
 """Numbers for Prometheus: plain counters where the work is done, folded into families when somebody scrapes.
 
 Names and labels of `authentik_outpost_*` are those of authentik's own outposts, in seconds; `outpost_*` are ours.
-Label values come from closed sets and from the backend (application slugs), never from a client.
+Label values come from closed sets and from the backend (application slugs), never from a client.  The library is loaded
+for the first scrape (`outpost.observe.exposition`): no start waits for it, and who is never scraped does without.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, final
-
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from typing import TYPE_CHECKING, Any, final
 
 from outpost.observe._rows import BUCKETS, Row
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 Labels = tuple[str, ...]
 Key = tuple[Any, ...]
@@ -46,6 +46,8 @@ class Histogram:
 
     def family(self, more: Mapping[str, str]) -> Metric:
         """What a scrape sees, with the labels `more` in front."""
+        from prometheus_client.core import HistogramMetricFamily  # noqa: PLC0415
+
         family = HistogramMetricFamily(self.name, self.help, labels=(*more, *self.labels))
         for labels, row in self._rows.items():
             total = 0.0
@@ -126,6 +128,8 @@ class Tally:
 
     def family(self, more: Mapping[str, str]) -> Metric:
         """What a scrape sees, with the labels `more` in front."""
+        from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415
+
         family = CounterMetricFamily(self.name, self.help, labels=(*more, *self.labels))
         for labels, count in self._rows.items():
             family.add_metric((*more.values(), *labels), count)
@@ -134,51 +138,22 @@ class Tally:
 
 def gauges(name: str, help: str, labels: Labels, rows: Iterable[tuple[Labels, float]]) -> Metric:
     """A family of values that go up and down."""
+    from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415
+
     family = GaugeMetricFamily(name, help, labels=labels)
     for values, value in rows:
         family.add_metric(values, value)
     return family
 
 
+def counter(name: str, help: str, value: float) -> Metric:
+    """A family of one total; name: without `_total`, which the exposition adds."""
+    from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415
+
+    return CounterMetricFamily(name, help, value=value)
+
+
 def totals(prefix: str, help: str, counts: Mapping[str, int]) -> Iterator[Metric]:
     """One counter family per name, for rooms that keep their own counters."""
     for name, count in counts.items():
-        yield CounterMetricFamily(f"{prefix}_{name}", f"{help}: {name.replace('_', ' ')}.", value=count)
-
-
-Source = Callable[[], Iterable[Metric]]
-
-
-@final
-class _Folding(Collector):
-    def __init__(self, sources: list[Source]) -> None:
-        self._sources = sources
-
-    def collect(self) -> Iterable[Metric]:
-        for source in self._sources:
-            yield from source()
-
-    def describe(self) -> Iterable[Metric]:
-        # Names are not looked at before the first scrape.
-        return ()
-
-
-@final
-class Exposition:
-    """Everything that is counted, in the text format of Prometheus."""
-
-    def __init__(self) -> None:
-        self._sources: list[Source] = []
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-        GCCollector(registry=self._registry)
-        self._registry.register(_Folding(self._sources))
-
-    def add(self, source: Source) -> None:
-        """Ask `source` for families at each scrape."""
-        self._sources.append(source)
-
-    def text(self) -> bytes:
-        """The body of an answer to a scrape."""
-        return generate_latest(self._registry)
+        yield counter(f"{prefix}_{name}", f"{help}: {name.replace('_', ' ')}.", count)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import final
-
-from prometheus_client.core import CounterMetricFamily, Metric
+from typing import TYPE_CHECKING, final
 
 from outpost.observe._radius_lines import Accepts, RadiusLines
 from outpost.observe.logs import LogWriter
-from outpost.observe.metrics import Requests, Tally, gauges
+from outpost.observe.metrics import Requests, Tally, counter, gauges
 from outpost.radius.observer import DropReason
 from outpost.radius.packet import Code, code_name
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 LOGGER = "outpost.radius"
 ACCESS_ACCEPT, STATUS_SERVER = int(Code.ACCESS_ACCEPT), int(Code.STATUS_SERVER)
@@ -132,6 +133,6 @@ class RadiusMeter:
         for ours in (self._dropped, self._status, self._resent, self._bugs):
             yield ours.family({})
         opened, expired, pending = self._challenges
-        yield CounterMetricFamily("outpost_radius_challenges", "RADIUS challenges opened.", value=opened)
-        yield CounterMetricFamily("outpost_radius_challenges_expired", "RADIUS challenges expired.", value=expired)
+        yield counter("outpost_radius_challenges", "RADIUS challenges opened.", opened)
+        yield counter("outpost_radius_challenges_expired", "RADIUS challenges expired.", expired)
         yield gauges("outpost_radius_challenges_pending", "RADIUS challenges open now.", (), [((), float(pending))])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, final
-
-from prometheus_client.core import Metric
+from typing import TYPE_CHECKING, Final, final
 
 from outpost.workers.words import Family, Numbers, Sample
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 LASTING: Final = frozenset({"counter", "histogram"})
 """Types whose numbers count on when their worker is gone."""
@@ -48,6 +49,8 @@ class Sums:
 
     def families(self, further: Iterable[Family] = ()) -> Iterator[Metric]:
         """What a scrape sees of all of them, and of `further` numbers."""
+        from prometheus_client.core import Metric  # noqa: PLC0415
+
         found = {name: (family, sums.copy()) for name, (family, sums) in self._gone.items()}
         for family in (*(one for numbers in self._last.values() for one in numbers.families), *further):
             _, sums = found.setdefault(family.name, (family, Counter()))

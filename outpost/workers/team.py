@@ -11,9 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, final
-
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from typing import TYPE_CHECKING, Final, final
 
 from outpost.credentials.gate import Gate
 from outpost.errors import ConfigError, OutpostError
@@ -28,6 +26,9 @@ from outpost.workers.desk import LOGGER, Arena, Desk
 from outpost.workers.member import Member, Sessions, told_status
 from outpost.workers.sums import Sums
 from outpost.workers.words import Configure, Numbers, State, ToWorker
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 MODULE: Final = "outpost.app.worker"
 LISTENERS: Final = ("ldap", "ldaps", "radius")
@@ -200,6 +201,8 @@ class Team:
 
     def families(self) -> Iterator[Metric]:
         """What a scrape sees."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
+
         yield from self._sums.families(self._desk.families())
         serving = sum(slot.member is not None and slot.member.is_serving for slot in self._slots)
         yield GaugeMetricFamily("outpost_workers", "Workers that serve.", value=serving)

@@ -10,9 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from outpost._fastber import Limits, decode_message
 from outpost.ldap.filter import parse_filter
 from outpost.observe.authentik import AuthentikMeter
+from outpost.observe.exposition import Exposition
 from outpost.observe.ldap import LdapMeter
 from outpost.observe.logs import LogWriter
-from outpost.observe.metrics import Exposition, totals
+from outpost.observe.metrics import totals
 from outpost.observe.radius import RadiusMeter
 from outpost.radius.observer import DropReason
 

@@ -31,9 +31,10 @@ from outpost.identity import (
     Source,
 )
 from outpost.observe import logs
+from outpost.observe.exposition import Exposition
 from outpost.observe.ldap import LdapMeter
 from outpost.observe.logs import LogWriter
-from outpost.observe.metrics import Exposition, gauges, totals
+from outpost.observe.metrics import gauges, totals
 from outpost.observe.radius import RadiusMeter
 from outpost.radius.server import RadiusServer
 from tests.radius.testbed import Client, login, provider
