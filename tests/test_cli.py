@@ -1,5 +1,6 @@
 """The commands: what they print, where errors go, and the exit status."""
 
+import importlib
 import io
 import os
 import re
@@ -285,6 +286,23 @@ def test_healthcheck_imports_nothing_heavy() -> None:
     root = Path(cli.__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, env={})
     assert done.stdout == "[]\n"
+
+
+def test_a_start_loads_nothing_that_only_some_need() -> None:
+    """What each costs at every start and for as long as the process lives: see docs/performance.md."""
+    code = (
+        "import sys, outpost.app.process, outpost.backends.authentik.backend, outpost.observe.authentik;"
+        "later = {'cryptography.x509', 'prometheus_client', 'outpost.workers.team', 'yaml'};"
+        "print(sorted(later & set(sys.modules)))"
+    )
+    root = Path(cli.__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, env={})
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["cryptography.x509", "outpost.observe.exposition"])
+def test_what_is_loaded_later_is_there(name: str) -> None:
+    importlib.import_module(name)
 
 
 def test_the_module_runs_as_the_command() -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
-
-from cryptography import x509
-from cryptography.x509.oid import NameOID
+from typing import TYPE_CHECKING, Final, Literal
 
 from outpost.ldap.controls import take
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 Part = Literal["cn", "mail", "upn"]
 """The part that names the user: the subject's common name, the mail address or the user principal name among the
 subject's alternative names."""
 
-UPN: Final = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
+UPN: Final = "1.3.6.1.4.1.311.20.2.3"
 _UTF8_STRING: Final = 0x0C
 _CALLED: Final[dict[str, str]] = {"cn": "common name", "mail": "mail address", "upn": "user principal name"}
 
@@ -35,6 +35,9 @@ class ClientCertificate:
 def read(der: bytes, part: Part) -> ClientCertificate:
     """What a verified certificate says. Never raises: one that cannot be read names nobody and has expired."""
     try:
+        # Eight megabytes that a server without client certificates does not need.
+        from cryptography import x509  # noqa: PLC0415
+
         certificate = x509.load_der_x509_certificate(der)
         expires_at = certificate.not_valid_after_utc.timestamp()
         names = _names(certificate, part)
@@ -57,6 +60,9 @@ def read(der: bytes, part: Part) -> ClientCertificate:
 
 def _names(certificate: x509.Certificate, part: Part) -> list[str]:
     """Every name of this kind. Raises ValueError and others for what is malformed."""
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.x509.oid import NameOID  # noqa: PLC0415
+
     if part == "cn":
         return [_text(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     try:
@@ -65,7 +71,7 @@ def _names(certificate: x509.Certificate, part: Part) -> list[str]:
         return []
     if part == "mail":
         return list(names.get_values_for_type(x509.RFC822Name))
-    return [_utf8(one.value) for one in names.get_values_for_type(x509.OtherName) if one.type_id == UPN]
+    return [_utf8(one.value) for one in names.get_values_for_type(x509.OtherName) if one.type_id.dotted_string == UPN]
 
 
 def _text(value: str | bytes) -> str:

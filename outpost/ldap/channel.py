@@ -342,6 +342,10 @@ class Channel(Wire, asyncio.BufferedProtocol):
         except (OSError, EOFError):
             self.abort("handshake")
             return
+        except Exception as exc:  # a bug: the client is not to wait for ever
+            self._observer.failed("StartTLS failed", exc)
+            self.abort("handshake")
+            return
         self._upgrade = None
         if transport is None or self._is_closing:
             return

@@ -13,11 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
 from outpost.errors import ConfigError
 from outpost.identity import CertificateKeyPair, Secret, Served
 from outpost.ldap.certificates import ClientCertificate, Part, read
@@ -65,6 +60,8 @@ def read_trust(path: Path) -> Trust:
         raise ConfigError(f"cannot be read: {error.strerror}", source=str(path), key="ldap.client_ca") from None
     trust = Trust(bundle, b"-----BEGIN X509 CRL-----" in bundle)
     try:
+        from cryptography import x509  # noqa: PLC0415
+
         if not x509.load_pem_x509_certificates(bundle):
             raise ValueError("no certificate")
         trust.ask(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
@@ -78,7 +75,8 @@ def read_trust(path: Path) -> Trust:
 class Certificates:
     """The certificates of all providers, and of clients; handshakes begun later see what changed.
 
-    can_vouch: somebody logs in the holders of certificates; default: for names without one, generated if not given.
+    can_vouch: somebody logs in the holders of certificates; default: for names without one, generated for the first
+    handshake if not given.
     Raises ConfigError for settings that cannot be used.
     """
 
@@ -88,28 +86,31 @@ class Certificates:
         self._settings = settings
         self._can_vouch = can_vouch
         self._trust = None if settings.client_ca is None else read_trust(settings.client_ca)
-        self._generated = self_signed() if default is None else default
-        self._default = self._made_default()
+        self._pair = default
+        self._default: ssl.SSLContext | None = None
         self._made: dict[bytes, tuple[ssl.SSLContext, frozenset[str]]] = {}
-        self._by_server_name: dict[str, ssl.SSLContext] = {}
+        self._by_server_name: dict[str, ssl.SSLContext | None] = {}
         self._by_subject: dict[str, ssl.SSLContext] = {}
-        self._otherwise = self._default
+        self._otherwise: ssl.SSLContext | None = None
+        """None here and by server name: the default one."""
 
     @property
     def context(self) -> ssl.SSLContext:
-        """For accepting connections."""
+        """For accepting connections. What makes it is loaded for the first of them: not everybody has any."""
+        if self._default is None:
+            self._default = self._made_default()
         return self._default
 
     def serve(self, served: Served) -> tuple[str, ...]:
         """Use these certificates from the next handshake on; what an operator has to mend about them."""
         flaws = self._trust_flaws()
         made: dict[bytes, tuple[ssl.SSLContext, frozenset[str]]] = {}
-        by_server_name: dict[str, ssl.SSLContext] = {}
+        by_server_name: dict[str, ssl.SSLContext | None] = {}
         by_subject: dict[str, ssl.SSLContext] = {}
         for provider in served.ldap:
             if provider.certificate is None:
                 if provider.tls_server_name:
-                    by_server_name.setdefault(_folded(provider.tls_server_name), self._default)
+                    by_server_name.setdefault(_folded(provider.tls_server_name), None)
                 continue
             pair = served.certificates.get(provider.certificate)
             if pair is None:
@@ -131,7 +132,7 @@ class Certificates:
                 by_subject.setdefault(name, context)
         self._made = made
         self._by_server_name, self._by_subject = by_server_name, by_subject
-        self._otherwise = next(iter(made.values()))[0] if len(made) == 1 else self._default
+        self._otherwise = next(iter(made.values()))[0] if len(made) == 1 else None
         return tuple(flaws)
 
     def shown(self, there: ssl.SSLObject | None) -> ClientCertificate | None:
@@ -143,7 +144,7 @@ class Certificates:
         return None if not der else read(der, self._settings.client_certificate_user)
 
     def _made_default(self) -> ssl.SSLContext:
-        pair = self._generated
+        pair = self._pair = self._pair or self_signed()
         context = _context(pair.certificate_chain, pair.private_key.reveal(), self._trust)
         context.sni_callback = self._choose
         return context
@@ -162,7 +163,7 @@ class Certificates:
                 # Of a context nothing can be taken back, and its tickets would bring old sessions back.
                 self._trust = trust
                 self._made = {}
-                self._default = self._made_default()
+                self._default = None
         if not self._can_vouch:
             flaws.append("ldap.client_ca is set, but only users of a directory file log in with certificates")
         return flaws
@@ -171,13 +172,15 @@ class Certificates:
         """By the provider's server name, then by a name in a certificate, then the only one, then the default."""
         if server_name:
             name = _folded(server_name)
-            found = self._by_server_name.get(name) or self._by_subject.get(name)
+            if name in self._by_server_name:
+                return self._by_server_name[name] or self.context
+            found = self._by_subject.get(name)
             if found is None and "." in name:
                 # RFC 6125 6.4.3: a wildcard stands for the leftmost label only.
                 found = self._by_subject.get("*." + name.partition(".")[2])
             if found is not None:
                 return found
-        return self._otherwise
+        return self._otherwise or self.context
 
     def _choose(self, there: ssl.SSLObject | ssl.SSLSocket, server_name: str | None, _: ssl.SSLContext) -> None:
         chosen = self.chosen(server_name)
@@ -192,6 +195,8 @@ def context_of(pair: CertificateKeyPair, trust: Trust | None) -> ssl.SSLContext:
 
 def subjects(chain: bytes) -> frozenset[str]:
     """DNS names and IP addresses of the first certificate, folded. Raises ValueError."""
+    from cryptography import x509  # noqa: PLC0415
+
     certificate = x509.load_pem_x509_certificate(chain)
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -232,6 +237,11 @@ def _no_password() -> str:
 
 def self_signed() -> CertificateKeyPair:
     """A certificate for every name nobody configured one for."""
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID  # noqa: PLC0415
+
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, DEFAULT_NAME)])
     now = datetime.datetime.now(datetime.UTC)

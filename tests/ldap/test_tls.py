@@ -14,6 +14,7 @@ import pytest
 from cryptography import x509
 
 from outpost.identity import CertificateKeyPair, LdapProvider, Mode, People, Revoked, Secret, Served, Wanted
+from outpost.ldap import tls
 from outpost.ldap.server import ServerLimits
 from tests.ldap import decode, encode, pki
 from tests.ldap.testbed import ALICE, BASE, SERVICE, Bed, Client, Roster, bed, people, provider, trusting
@@ -540,6 +541,30 @@ async def test_the_generated_certificate() -> None:
         assert found.subject == found.issuer
         found.verify_directly_issued_by(found)
         assert shown(await elsewhere.client(tls=trusting())) != shown(await there.client(tls=trusting()))
+
+
+@pytest.mark.parametrize("how", ["ldaps", "StartTLS"])
+async def test_without_a_certificate_there_is_no_connection(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made for the first handshake: what fails then is that handshake, and nothing else."""
+
+    def broken() -> CertificateKeyPair:
+        raise ImportError("broken installation")
+
+    async with bed() as there:
+        plain = await there.client("alice")
+        with monkeypatch.context() as patched:
+            patched.setattr(tls, "self_signed", broken)
+            client = await there.client()
+            with pytest.raises((OSError, EOFError)):
+                if how == "ldaps":
+                    await there.client(tls=trusting())
+                else:
+                    await start_tls(client)
+            client.writer.close()
+            await emptied(there, 1)
+        assert [type(one) for one in there.seen.failures] == [ImportError]
+        assert (await plain.search(ALICE, scope=0))[0] == 0
+        assert shown(await there.client(tls=trusting()))
 
 
 async def test_the_only_certificate_is_for_every_name() -> None:

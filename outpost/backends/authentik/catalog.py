@@ -9,9 +9,6 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from urllib.parse import quote
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-
 from outpost.backends.authentik.client import Client
 from outpost.backends.authentik.observer import Observer
 from outpost.backends.authentik.pages import Items, Lister, Reading, each
@@ -216,6 +213,14 @@ class ServiceCatalog:
 
 def examine(pair: CertificateKeyPair, now: float) -> tuple[str, str]:
     """What makes a pair unusable, and what else an administrator should know; empty when nothing does."""
+    # Eight megabytes that an outpost without certificates does not need.
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+        Encoding,
+        PublicFormat,
+        load_pem_private_key,
+    )
+
     try:
         certificate = x509.load_pem_x509_certificates(pair.certificate_chain)[0]
     except (ValueError, IndexError):
