@@ -7,6 +7,7 @@ as these octets, which it does not even have mapped.
 from __future__ import annotations
 
 import itertools
+import mmap
 import os
 import threading
 import weakref
@@ -14,13 +15,14 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, Self, final
 
 import orjson
 
 from outpost.errors import BackendError, DecodeError
 from outpost.identity import Group, User
 
+BLOCK: Final = 1 << 20
 LEVEL: Final = 1
 """Of compression: the fastest, which takes two thirds away."""
 
@@ -45,6 +47,20 @@ class Spool:
         weakref.finalize(self, os.close, self.descriptor)
         self._lock = threading.Lock()
         self.size = 0
+
+    @classmethod
+    def of(cls, descriptor: int, size: int) -> Self:
+        """A copy of the first `size` octets of a file, or of all that it has. Raises BackendError and OSError."""
+        spool = cls()
+        while spool.size < size and (
+            written := os.sendfile(spool.descriptor, descriptor, spool.size, min(size - spool.size, BLOCK))
+        ):
+            spool.size += written
+        return spool
+
+    def mapped(self) -> mmap.mmap:
+        """All that was written until now, to be read. Raises OSError, and ValueError when that is nothing."""
+        return mmap.mmap(self.descriptor, self.size, prot=mmap.PROT_READ)
 
     def append(self, octets: bytes) -> Chunk:
         """Where they are from now on. Raises BackendError."""

@@ -4,6 +4,7 @@ import gc
 import os
 import zlib
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import orjson
 import pytest
@@ -37,6 +38,25 @@ USERS = (
 def test_users_come_back_as_they_were() -> None:
     assert tuple(unpack_users(pack_rows(map(row_of, USERS)), {})) == USERS
     assert unpack_users(pack_rows([]), {}) == []
+
+
+def test_a_spool_may_begin_as_a_copy_of_a_file(tmp_path: Path) -> None:
+    octets = os.urandom((1 << 20) + 5)
+    file = tmp_path / "file"
+    file.write_bytes(octets)
+    with file.open("rb") as opened:
+        spool = Spool.of(opened.fileno(), len(octets) - 1)
+        longer = Spool.of(opened.fileno(), len(octets) + 7)
+    file.write_bytes(b"")
+    with spool.mapped() as mapped:
+        assert mapped[:] == octets[:-1]
+    assert longer.size == len(octets)
+    chunk = spool.append(b"more")
+    assert chunk == Chunk(len(octets) - 1, 4)
+    assert spool.read(chunk) == b"more"
+    assert spool.read(Chunk(3, 9)) == octets[3:12]
+    with pytest.raises(ValueError):
+        Spool().mapped()
 
 
 def test_groups_come_back_as_they_were() -> None:

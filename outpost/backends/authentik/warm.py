@@ -90,43 +90,52 @@ def load(directory: Path, source: str) -> Copy | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise BackendError(f"{path}: not ours alone to write, so it is not believed")
-        octets = file.read()
+        # What is looked at below nobody can change or cut meanwhile.
+        spool = Spool.of(descriptor, status.st_size)
+    finally:
+        os.close(descriptor)
+    if not spool.size:
+        return None
     try:
-        return _read(octets, source, str(path))
+        with spool.mapped() as octets, memoryview(octets) as view:
+            return _read(view, spool, source, str(path))
     except (ValueError, struct.error, DecodeError) as exc:
         raise BackendError(f"{path}: damaged") from exc
 
 
-def _read(octets: bytes, source: str, where: str) -> Copy | None:
-    """Raises BackendError, and ValueError, struct.error and DecodeError for what `save` did not write."""
+def _read(octets: memoryview, spool: Spool, source: str, where: str) -> Copy | None:
+    """octets: all of the spool.
+
+    Raises BackendError, and ValueError, struct.error and DecodeError for what `save` did not write.
+    """
     if octets[: len(MAGIC)] != MAGIC:
         return None
     checksum, length = HEAD.unpack_from(octets, len(MAGIC))
-    body = memoryview(octets)[len(MAGIC) + HEAD.size :]
-    if hashlib.blake2b(body, digest_size=16).digest() != checksum:
+    begin = len(MAGIC) + HEAD.size
+    if hashlib.blake2b(octets[begin:], digest_size=16).digest() != checksum:
         raise ValueError("checksum")
-    shape = Shape(orjson.loads(body[:length]), where)
+    at = begin + length
+    shape = Shape(orjson.loads(octets[begin:at]), where)
     if shape.raw("format") != FORMAT or shape.raw("source") != source:
         return None
-    count, at = shape.integer("users"), length
+    count = shape.integer("users")
     numbers = []
     for code in "qQQ":
         one = array(code)
-        one.frombytes(body[at : at + count * one.itemsize])
+        one.frombytes(octets[at : at + count * one.itemsize])
         if len(one) != count:
             raise ValueError("numbers")
         numbers.append(one)
         at += count * one.itemsize
-    spool = Spool()
     pages = []
     for size in shape.items("pages"):
-        if not isinstance(size, int) or not 0 <= size <= len(body) - at:
+        if not isinstance(size, int) or not 0 <= size <= len(octets) - at:
             raise ValueError("pages")
-        pages.append(spool.append(bytes(body[at : at + size])))
+        pages.append(Chunk(at, size))
         at += size
     groups = tuple(group_from(row) for row in shape.items("groups"))
     taken_at = shape.raw("taken_at")
