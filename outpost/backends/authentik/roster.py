@@ -125,14 +125,15 @@ class AuthentikRoster:
         now = self._wall_clock()
         before = self._census
         if before is not None and was_settled and not groups_changed and not users_changed:
-            return self._as_before(before, now)
+            return self._as_before(before, now, before.people.generation)
         generation = 1 if before is None else before.people.generation + 1
         try:
             found, gone = await asyncio.to_thread(_compared, before, users, groups, self._spool, generation, now)
         except DecodeError as exc:
             raise BackendError(str(exc)) from exc
         if before is not None and found.is_like(before):
-            return self._as_before(before, now)
+            # Not `before`: its octets may be another file's, and would then be kept beside those just read.
+            return self._as_before(found, now, before.people.generation)
         self._census, self._is_settled = found, True
         return Refreshed(is_changed=True, revoked=gone)
 
@@ -148,8 +149,9 @@ class AuthentikRoster:
             raise BackendError("GET /core/users/: the server does not tell the users' groups")
         return users, is_changed
 
-    def _as_before(self, before: Census, now: float) -> Refreshed:
-        self._census, self._is_settled = replace(before, people=replace(before.people, taken_at=now)), True
+    def _as_before(self, census: Census, now: float, generation: int) -> Refreshed:
+        self._census = replace(census, people=replace(census.people, taken_at=now, generation=generation))
+        self._is_settled = True
         return Refreshed(is_changed=False, revoked=frozenset())
 
     async def _clear_up(self) -> None:

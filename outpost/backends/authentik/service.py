@@ -40,6 +40,9 @@ CONFIG_KEYS = frozenset({"capabilities", "error_reporting", "cache_timeout"})
 """Of the server's general settings: every release has some of them."""
 MAX_TOLD = 20
 """Different failures told of one trouble."""
+CALM_S = 3.0
+"""After a start from the copy on disk, whose people are as good as they were: those who come back log in first, before
+all pages are read, which keeps server and processor busy."""
 MAX_REVOKED = 5000
 """Beyond this everything is forgotten at once."""
 
@@ -105,6 +108,7 @@ class Service:
         self._reading = asyncio.Lock()
         self._reading_people = asyncio.Lock()
         self._took_s = 0.0
+        self._calm_until = 0.0
         self._was_connected = False
         self._knows_server = False
         self._knows_version = bool(settings.version)
@@ -342,6 +346,7 @@ class Service:
         failures = 0
         told: set[str] = set()
         while True:
+            await asyncio.sleep(self._calm_until - loop.time())
             started = loop.time()
             try:
                 was_read = await self._read_people()
@@ -420,6 +425,7 @@ class Service:
             self._become("ldap")
             roster, catalog = self.roster, self.catalog
         assert roster is not None and catalog is not None
+        self._calm_until = asyncio.get_running_loop().time() + CALM_S
         catalog.start_from(copy.providers)
         roster.start_from(copy.census)
         self._observer.log("info", "started from the copy on disk", users=copy.census.people.user_count)

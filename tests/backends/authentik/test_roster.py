@@ -13,14 +13,15 @@ import pytest
 
 from outpost.backends.authentik import pages, people, warm
 from outpost.backends.authentik import roster as roster_module
+from outpost.backends.authentik import service as service_module
 from outpost.backends.authentik.backend import AuthentikBackend
 from outpost.backends.authentik.census import Census, joined, page_of
 from outpost.backends.authentik.client import Answer
 from outpost.backends.authentik.shape import Shape
 from outpost.errors import BackendError
-from outpost.identity import Group, LdapOptions, Revoked, Secret, User, Wanted
-from outpost.processes.people import Spool
-from tests.backends.authentik.appliance import Ears, ldap, ready, running, settings, small, until
+from outpost.identity import Accepted, Group, LdapOptions, Revoked, Secret, User, Wanted
+from outpost.processes.people import PackedPeople, Spool
+from tests.backends.authentik.appliance import SOURCE, Ears, ldap, ready, running, settings, small, until
 from tests.stub_authentik import lab
 from tests.stub_authentik.model import FUTURE, NEW, OLD, Release
 from tests.stub_authentik.server import LDAP_TOKEN, Stub
@@ -400,7 +401,43 @@ async def test_a_change_while_we_were_away_is_noticed(tmp_path: Path) -> None:
             )
 
 
-@pytest.mark.parametrize("damage", ["cut", "other token", "format", "writable", "link"])
+async def test_nothing_is_kept_of_the_copy_once_the_same_was_read(tmp_path: Path) -> None:
+    """Octets of the copy would otherwise lie in memory beside those of the server, for as long as nothing changes."""
+    async with small() as stub:
+        async with running(stub, cache_path=tmp_path) as backend:
+            await ready(backend)
+            await until(lambda: (tmp_path / warm.NAME).exists())
+            before = backend.current(ldap(backend))
+        async with running(stub, cache_path=tmp_path) as backend:
+            await ready(backend)
+            await backend.refresh()
+            found = backend.current(ldap(backend))
+            service = backend._named("ldap")
+    assert isinstance(before, PackedPeople) and isinstance(found, PackedPeople)
+    assert service is not None and service.roster is not None
+    assert found.spool is service.roster._spool
+    assert (found.generation, found.digest) == (before.generation, before.digest)
+    assert found.users == before.users
+
+
+async def test_after_a_start_from_the_copy_logins_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "CALM_S", 3600.0)
+    async with small() as stub:
+        async with running(stub, cache_path=tmp_path) as backend:
+            await ready(backend)
+            await until(lambda: (tmp_path / warm.NAME).exists())
+        stub.counts.clear()
+        async with running(stub, cache_path=tmp_path) as backend:
+            await ready(backend)
+            found = await backend.authenticate(ldap(backend), "alice", Secret("pw-alice"), SOURCE)
+            assert isinstance(found, Accepted)
+            assert not stub.counts["/api/v3/core/groups/"]
+            # Whoever asks for it does not wait.
+            await backend.refresh()
+            assert stub.counts["/api/v3/core/groups/"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "head", "flipped", "other token", "format", "writable", "link"])
 def test_a_copy_that_is_not_ours_is_not_taken(tmp_path: Path, damage: str) -> None:
     stub = small(Stub())
     source = warm.source_of(settings(stub).host, Secret(LDAP_TOKEN))
@@ -415,6 +452,14 @@ def test_a_copy_that_is_not_ours_is_not_taken(tmp_path: Path, damage: str) -> No
     match damage:
         case "cut":
             file.write_bytes(file.read_bytes()[:-20])
+        case "empty":
+            file.write_bytes(b"")
+        case "head":
+            file.write_bytes(file.read_bytes()[:20])
+        case "flipped":
+            octets = bytearray(file.read_bytes())
+            octets[-1] ^= 1
+            file.write_bytes(octets)
         case "other token":
             source = warm.source_of("http://x", Secret("other"))
         case "format":
@@ -424,7 +469,7 @@ def test_a_copy_that_is_not_ours_is_not_taken(tmp_path: Path, damage: str) -> No
         case "link":
             file.rename(tmp_path / "elsewhere")
             file.symlink_to(tmp_path / "elsewhere")
-    if damage in ("other token", "format"):
+    if damage in ("empty", "other token", "format"):
         assert warm.load(tmp_path, source) is None
     else:
         with pytest.raises((BackendError, OSError)):
