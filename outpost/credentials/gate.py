@@ -19,8 +19,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
-import structlog
-
 from outpost.credentials._believed import Believed, Entry, Who
 from outpost.credentials.cache import CacheSettings, CredentialsCache
 from outpost.credentials.limiter import Attempt, Damper, Limiter, LimiterSettings
@@ -89,6 +87,12 @@ class GateSettings:
 
 
 DEFAULTS = GateSettings()
+Log = Callable[[str, str, Mapping[str, object]], None]
+"""Takes level, event and fields."""
+
+
+def _silence(level: str, event: str, fields: Mapping[str, object]) -> None:
+    """Nobody listens."""
 
 
 @final
@@ -159,6 +163,7 @@ class Gate:
         epoch: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[int], bytes] = os.urandom,
+        log: Log = _silence,
     ) -> None:
         self._authority = authority
         self._passwords = passwords
@@ -178,7 +183,7 @@ class Gate:
         self._subscribers: list[Publish] = []
         self._refusals: list[Callable[[bytes], None]] = []
         self._is_stopped = False
-        self._log = structlog.get_logger("outpost.credentials")
+        self._log = log
         self._decided_at = NEVER
         self._shared = self._asked = self._throttled = self._damped = self._busy = 0
         self._refreshed = self._refresh_refused = self._offline = self._raced = self._bugs = 0
@@ -425,7 +430,7 @@ class Gate:
         Tell False as soon as an event may get lost, and True only when no more can.
         """
         if connected != self._cache.is_connected:
-            self._log.info("revocations arrive" if connected else "revocations do not arrive")
+            self._log("info", "revocations arrive" if connected else "revocations do not arrive", {})
         self._cache.set_connected(connected, self._clock())
 
     # -- life -----------------------------------------------------------------------------------------
@@ -681,12 +686,12 @@ class Gate:
         """
         self._bugs += 1
         error_id = secrets.token_hex(4)
-        self._log.error(
-            event,
-            error_id=error_id,
-            error=str(exc) if isinstance(exc, OutpostError) else type(exc).__name__,
-            trace=[f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(exc.__traceback__)],
-        )
+        fields = {
+            "error_id": error_id,
+            "error": str(exc) if isinstance(exc, OutpostError) else type(exc).__name__,
+            "trace": [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(exc.__traceback__)],
+        }
+        self._log("error", event, fields)
         return Unavailable(UnavailableReason.INTERNAL, f"internal error {error_id}")
 
 

@@ -11,16 +11,14 @@ import logging
 import os
 import re
 import select
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final, cast, final
+from typing import Final, cast, final
 
 import orjson
-import structlog
 
 from outpost.observe._lines import Lines
 from outpost.observe.failures import describe, reason
@@ -213,37 +211,6 @@ def _word(value: object) -> str:
     )
 
 
-@final
-class _Sink:
-    """What structlog calls at the end of its processors."""
-
-    def __init__(self, writer: LogWriter, name: str) -> None:
-        self._writer = writer
-        self._name = name
-
-    def take(self, **event: Any) -> None:
-        level = str(event.pop("level", "info"))
-        name = str(event.pop("logger", self._name))
-        self._writer.put(level, name, str(event.pop("event", "")), event)
-
-    debug = info = warning = warn = error = critical = exception = fatal = msg = take
-
-
-def _level(_logger: Any, method: str, event: Any) -> Any:
-    level = {"warn": "warning", "exception": "error", "critical": "error", "fatal": "error"}.get(method, method)
-    event["level"] = level if level in LEVELS else "info"
-    return event
-
-
-def _exception(_logger: Any, _method: str, event: Any) -> Any:
-    error = event.pop("exc_info", None)
-    if error is True:
-        error = sys.exc_info()[1]
-    if isinstance(error, BaseException):
-        event["traceback"] = describe(error)
-    return event
-
-
 class _Handler(logging.Handler):
     """Takes what libraries log through the standard library."""
 
@@ -271,13 +238,7 @@ def loop_failed(writer: LogWriter, context: Mapping[str, object]) -> None:
 
 
 def configure(writer: LogWriter) -> None:
-    """Send everything that this process logs to `writer`, libraries' warnings included."""
-    structlog.configure(
-        processors=[_level, _exception, lambda _logger, _method, event: event],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=lambda *names: _Sink(writer, str(names[0]) if names else "outpost"),
-        cache_logger_on_first_use=False,
-    )
+    """Send what libraries log to `writer`, their warnings included."""
     root = logging.getLogger()
     root.handlers[:] = [_Handler(writer)]
     root.setLevel(logging.WARNING)

@@ -1,6 +1,7 @@
 """The composition, with a scripted backend and everything else real."""
 
 import asyncio
+import json
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -197,6 +198,21 @@ async def test_every_room_is_in_the_metrics(bench) -> None:
         "outpost_info{",
     ):
         assert name in text, name
+
+
+async def test_what_the_gate_tells_is_logged(tmp_path) -> None:
+    def build(_settings, _log, publish, _set_connected) -> BackendSource:
+        return BackendSource(Scripted(publish), lambda _service: "tests", is_connected=True, families=tuple)
+
+    with (tmp_path / "log").open("wb") as file:
+        log = LogWriter(file.fileno(), is_json=True)
+        appliance = Appliance(settings.load(None, {"OUTPOST_DIRECTORY": "unused"}), log, build)
+        await appliance.stop(0.0)
+        log.stop()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
+    assert ("outpost.credentials", "info", "revocations arrive") in [
+        (line["logger"], line["level"], line["event"]) for line in lines
+    ]
 
 
 def test_a_broken_dictionary_of_the_operators_is_refused_before_serving(tmp_path) -> None:

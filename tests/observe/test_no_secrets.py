@@ -11,7 +11,6 @@ import threading
 from collections.abc import AsyncIterator
 
 import pytest
-import structlog
 
 from outpost._fastradius import SharedSecret
 from outpost.credentials.cache import CacheSettings
@@ -127,7 +126,9 @@ class Everything:
         self._reader.start()
         self.log = LogWriter(self._write, is_json=is_json, level="trace")
         self.gate = Gate(
-            Careless(), GateSettings(cache=CacheSettings(refresh_after_s=0), limiter=LimiterSettings(damp_s=0))
+            Careless(),
+            GateSettings(cache=CacheSettings(refresh_after_s=0), limiter=LimiterSettings(damp_s=0)),
+            log=lambda level, event, fields: self.log.put(level, "outpost.credentials", event, fields),
         )
         self.ldap, self.radius = LdapMeter(self.log, lambda: "hub"), RadiusMeter(self.log, lambda: "hub")
         self.exposition = Exposition()
@@ -164,7 +165,6 @@ async def everything(is_json: bool) -> AsyncIterator[Everything]:
         logging.captureWarnings(False)
         logging.getLogger().handlers[:] = handlers
         logging.getLogger().setLevel(level)
-        structlog.reset_defaults()
 
 
 def leaks(text: bytes) -> list[bytes]:
