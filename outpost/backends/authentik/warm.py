@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import stat
 import struct
@@ -60,11 +61,7 @@ def save(directory: Path, source: str, copy: Copy) -> None:
         "users": found.user_count,
         "pages": [page.size for page in found.pages],
     }
-    numbers = copy.census.numbers()
     octets = orjson.dumps(header)
-    pages = (found.spool.read(page) for page in found.pages)
-    body = b"".join((octets, *(one.tobytes() for one in numbers), *pages))
-    checksum = hashlib.blake2b(body, digest_size=16).digest()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = directory / f".{NAME}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
@@ -72,8 +69,14 @@ def save(directory: Path, source: str, copy: Copy) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
-            file.write(MAGIC + HEAD.pack(checksum, len(octets)))
-            file.write(body)
+            file.seek(len(MAGIC) + HEAD.size)
+            hashed = hashlib.blake2b(digest_size=16)
+            numbers = (one.tobytes() for one in copy.census.numbers())
+            for piece in itertools.chain((octets,), numbers, map(found.spool.read, found.pages)):
+                hashed.update(piece)
+                file.write(piece)
+            file.seek(0)
+            file.write(MAGIC + HEAD.pack(hashed.digest(), len(octets)))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(directory / NAME)
