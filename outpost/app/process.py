@@ -19,6 +19,7 @@ from outpost.config.sections import ListenSettings, LogSettings, ProcessSettings
 from outpost.config.settings import Settings
 from outpost.observe import logs
 from outpost.observe.logs import LogWriter
+from outpost.processes import memory
 
 STREAM, DATAGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
 KINDS = {"ldap": STREAM, "ldaps": STREAM, "radius": DATAGRAM, "metrics": STREAM}
@@ -106,6 +107,7 @@ async def serve(settings: Settings, opened: list[dict[str, list[socket.socket]]]
         # What lives from here to the end need not be looked at by every collection.
         gc.collect()
         gc.freeze()
+        memory.give_back()
         # Whether logins and searches can be answered yet is what /-/ready tells.
         writer.put("info", LOGGER, "started", {})
         await stopped.wait()

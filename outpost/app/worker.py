@@ -26,7 +26,7 @@ from outpost.credentials.cache import NEVER
 from outpost.errors import ConfigError, DecodeError
 from outpost.observe import logs
 from outpost.observe.logs import LogWriter
-from outpost.processes import child, message
+from outpost.processes import child, memory, message
 from outpost.processes.channel import Channel
 from outpost.processes.message import Message
 from outpost.workers import words
@@ -108,6 +108,7 @@ class Worker:
             # What lives from here to the end need not be looked at by every collection.
             gc.collect()
             gc.freeze()
+            memory.give_back()
             self.post(words.Serving())
             await self._stopping.wait()
             await self._linger(self._servers)

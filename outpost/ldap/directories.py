@@ -13,6 +13,7 @@ from outpost.ldap._snapshot import Snapshot
 from outpost.ldap.arena import compile_people
 from outpost.ldap.compiler import compile_apart
 from outpost.ldap.stored import StoredArenas
+from outpost.processes import memory
 from outpost.processes.people import PackedPeople
 
 NAMED = 10
@@ -154,6 +155,7 @@ class Directories(Generic[B]):
                 self._failed.pop(pk, None)
                 self._tell_built(provider)
                 self._tell_left_out(provider, left_out)
+            await asyncio.to_thread(memory.give_back)
         finally:
             del self._builds[pk]
         if pk in self._providers:

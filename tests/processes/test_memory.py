@@ -1,5 +1,8 @@
+import ctypes
 import mmap
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -54,3 +57,23 @@ def test_nothing_is_too_little_to_be_mapped() -> None:
             memory.mapped(descriptor)
     finally:
         os.close(descriptor)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library")
+def test_what_was_freed_between_what_lives_is_given_back() -> None:
+    code = """
+import re
+from pathlib import Path
+from outpost.processes import memory
+
+def resident():
+    return int(re.search(r"RssAnon:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) >> 10
+
+blocks = [bytes(3000) for _ in range(20_000)]
+del blocks[:-1]
+before = resident()
+memory.give_back()
+print(before - resident())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 20

@@ -24,6 +24,7 @@ from outpost.backends.authentik.staggered import staggered
 from outpost.backends.authentik.watch import REQUEST_S
 from outpost.errors import BackendError, DecodeError
 from outpost.identity import LdapProvider, Mode, Publish, Revoked, Secret
+from outpost.processes import memory
 
 RETRY_FIRST_S = 0.25
 QUESTION_S = 10.0
@@ -401,6 +402,7 @@ class Service:
                 self._revoke(outcome.revoked)
                 self._around.changed()
                 await self._save_copy()
+            await asyncio.to_thread(memory.give_back)
             return True
 
     def _revoke(self, users: frozenset[int]) -> None:
