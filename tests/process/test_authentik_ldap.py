@@ -345,6 +345,37 @@ async def test_an_old_password_is_refused_within_two_seconds_and_its_connections
             await eventually(is_over, 2.0)
 
 
+@pytest.mark.parametrize("what", ["password", "disabled", "group", "app password"])
+async def test_with_the_channel_cut_an_old_password_is_refused_within_its_bound(what: str) -> None:
+    """With nothing else to see it by."""
+    bound = ("--set", "cache.max_age_disconnected=2s", "--set", "authentik.watch_interval=0")
+    async with people() as stub, outpost(stub, *bound) as running:
+        alice, engineering = stub.user_named("alice"), stub.group_named("engineering")
+        assert engineering
+        alice.app_passwords.add("for-mail")
+        secret = "for-mail" if what == "app password" else "pw-alice"
+        await stub.until(lambda: len(stub.hellos) >= 2)
+        stub.refuses_channel = True
+        await stub.cut_channels()
+        await asyncio.to_thread(running.event, "revocations do not arrive")
+        assert await bind(running, "alice", secret) == OK
+        match what:
+            case "password":
+                stub.set_password(alice, "pw-new")
+                assert await bind(running, "alice", "pw-new") == OK
+            case "disabled":
+                stub.deactivate(alice)
+            case "group":
+                stub.leave(alice, engineering)
+            case "app password":
+                alice.app_passwords.clear()
+
+        async def is_refused() -> bool:
+            return await bind(running, "alice", secret) == (INSUFFICIENT if what == "group" else INVALID)
+
+        await eventually(is_refused, 4.0)
+
+
 async def test_a_session_that_the_server_ends_takes_the_connection_along() -> None:
     async with people() as stub, outpost(stub) as running, client(running) as held:
         assert await held.bind("alice", "pw-alice") == OK
@@ -370,6 +401,19 @@ async def test_a_refusal_of_a_moment_does_not_stick() -> None:
             for password, code in (("pw-alice", OK), ("wrong", INVALID), ("pw-alice", OK)):
                 assert await one.bind("alice", password) == code
             assert isinstance(await one.search("(cn=alice)"), list)
+
+
+async def test_a_lock_out_that_is_over_is_over() -> None:
+    async with people() as stub, outpost(stub) as running, client(running) as one:
+        alice = stub.user_named("alice")
+        alice.is_active = False
+        assert await one.bind("alice", "pw-alice") == INVALID
+        alice.is_active = True
+        assert await one.bind("alice", "pw-alice") == OK, "the very next bind"
+        assert await one.bind("alice", "wrong") == INVALID
+        assert await one.search("(cn=alice)") == INSUFFICIENT, "anonymous"
+        assert await one.bind("alice", "pw-alice") == OK
+        assert await one.search("(&(objectClass=user)(cn=alice))") == [user_dn("alice")]
 
 
 async def test_an_unbind_ends_the_session_on_the_server_where_logins_are_not_remembered() -> None:
