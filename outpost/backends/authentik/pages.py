@@ -225,7 +225,7 @@ class Lister(Generic[B]):
             return replace(known, digest=digest)
         shape = Shape(plain.json(what), what)
         pagination = shape.child("pagination")
-        batch = self._decode_batch(shape.children("results"))
+        batch = self._decode_batch(shape.listing("results").children("results"))
         return Page(
             digest,
             content_digest,

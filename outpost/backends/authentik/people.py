@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
+from uuid import UUID
 
 from outpost.backends.authentik.shape import Shape
+from outpost.errors import BackendError
 from outpost.identity import Group, User
 
 Pool = dict[str, str]
@@ -25,7 +27,7 @@ def user(shape: Shape, pool: Pool) -> User:
         is_superuser=shape.boolean("is_superuser", False),
         type=_shared(shape.text("type", "internal"), pool),
         path=_shared(shape.text("path", "users"), pool),
-        groups=tuple(_shared(pk, pool) for pk in shape.texts("groups")),
+        groups=tuple(_shared(pk, pool) for pk in shape.listing("groups").texts("groups")),
         attributes=shape.mapping("attributes"),
         date_joined=shape.moment("date_joined"),
         last_updated=shape.moment("last_updated"),
@@ -40,14 +42,23 @@ def group(shape: Shape, pool: Pool) -> Group:
     else:
         parent = shape.optional_text("parent")
         parents = () if parent is None else (parent,)
+    pk = shape.text("pk")
     return Group(
-        pk=_shared(shape.text("pk"), pool),
-        num_pk=shape.integer("num_pk"),
+        pk=_shared(pk, pool),
+        num_pk=_number(pk) if shape.raw("num_pk") is None else shape.integer("num_pk"),
         name=shape.text("name"),
         is_superuser=shape.boolean("is_superuser", False),
         parents=tuple(_shared(pk, pool) for pk in parents),
         attributes=shape.mapping("attributes"),
     )
+
+
+def _number(pk: str) -> int:
+    """A group's number as servers make it from its UUID. Raises BackendError where `pk` is none."""
+    try:
+        return int(str(UUID(pk).int)[:5])
+    except ValueError as exc:
+        raise BackendError("a group has neither a number nor a UUID") from exc
 
 
 def _shared(text: str, pool: Pool) -> str:

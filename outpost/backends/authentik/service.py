@@ -214,7 +214,7 @@ class Service:
         await self._learn_version()
         shape = Shape(await self._question("/outposts/instances/"), "outposts")
         wanted = self._declared if self._declared in SERVICES else self.kind
-        record = self._own(list(shape.children("results")), wanted)
+        record = self._own(list(shape.listing("results").children("results")), wanted)
         kind, name = record.text("type"), record.text("name")
         if wanted and kind != wanted:
             raise BackendError(

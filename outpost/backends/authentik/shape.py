@@ -83,6 +83,12 @@ class Shape:
             return value
         raise self._wrong(key, value, "a list")
 
+    def listing(self, key: str) -> Shape:
+        """This, whose list under `key` has to be there: nothing told is not the same as nothing there."""
+        if not isinstance(self._fields.get(key), list):
+            raise self._wrong(key, self._fields.get(key), "a list")
+        return self
+
     def children(self, key: str) -> Iterator[Shape]:
         """The objects in the list under `key`."""
         for i, item in enumerate(self.items(key)):
