@@ -3,28 +3,33 @@
 #   header | nodes | lists | records | shapes | items | entries | attributes | names | users | logins | postings |
 #   value table | DN table
 #
-# Node: a value, once per (kind, octets).  `norm` is the offset of the node that holds its normal form, its own if it is
-# normal, 0 if it has none (then nothing equals it).  `postings` of a normal node: who holds it in an indexed attribute,
-# in the form that its `kind` says.  Octets of the node's TLV follow at NODE_HEADER.  Nodes and lists are aligned to 4.
+# Node: a value, once per (kind, octets).  `link` of one that is its own normal form: who holds it in an indexed attribute,
+# in the form that its `kind` says.  Of others: the offset of the node that holds the normal form, 0 if there is none (then
+# nothing equals it).  Octets of the node's TLV follow at NODE_HEADER.  Nodes and lists are aligned to 4.
+#
+# A normal value is found in the value table, but for the DNs of entries, which are in the DN table.
 #
 # Shape: which attributes an entry has, and where each finds its value.  What all entries of a shape say alike lies in
 # the shape, what differs in the entry's record, one uint32 a column; equal values share a column.
+#
+# Below the base are containers, and below them are entries without any.
 #
 # Membership is a relation between entries: a group's `member` and `memberUid` and a user's `memberOf` are lists of entry
 # indices, ascending, and each is the other's index.  No postings are kept for it.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    VERSION = 2
-    NODE_HEADER = 9
+    VERSION = 3
+    NODE_HEADER = 5
     NO_KEY = 0xFFFFFFFF
 
-    # Node.kind: a matching kind, and the form of `postings`
+    # Node.kind: a matching kind, whether it is its own normal form, and what the `link` of one that is means
     KIND_MASK = 0x0F
     POSTING_ONE = 0x10      # an entry
     POSTING_TWINS = 0x20    # an entry, and the one `Header.twin` behind it
     POSTING_RANGE = 0x30    # offset of a Posting: `count` entries from refs[0] on
-    POSTING_MASK = 0x30     # none of them: 0, or offset of a Posting
+    POSTING_MASK = 0x30     # none of them: 0, or offset of a Posting, which many nodes may share
+    NORMAL = 0x40
 
     # Entry.kind
     KIND_BASE = 0
@@ -66,7 +71,7 @@ cdef struct Header:
     uint32_t entries
     uint32_t attributes, attribute_count
     uint32_t names, name_count
-    uint32_t users, user_count
+    uint32_t users, user_count                  # uint32s: entries, by primary key of the user
     uint32_t logins, logins_from, logins_end    # a Node for each entry from logins_from on
     uint32_t twin                               # from a user to his virtual group
     uint32_t postings, postings_end
@@ -76,8 +81,7 @@ cdef struct Header:
     uint32_t custom_from                # attributes from here on are custom
 
 cdef struct Node:
-    uint32_t norm
-    uint32_t postings
+    uint32_t link
     uint8_t kind
     uint8_t tlv[2]
 
@@ -104,8 +108,7 @@ cdef struct Item:
 cdef struct Entry:
     uint32_t dn             # Node
     uint32_t record         # uint32s, as many as the shape has columns
-    uint32_t parent         # index; its own for the base
-    uint32_t end            # index behind the last entry below this one
+    uint32_t span           # base, container: index behind the last entry below it; others: index of the parent
     uint32_t key            # user, virtual group: primary key of the user; group: List of those whose memberOf names it
     uint32_t form           # kind in the low octet, shape above
 
@@ -118,13 +121,25 @@ cdef struct Name:
     uint32_t text           # Node, lower case
     uint32_t attribute
 
-cdef struct UserRow:
-    uint32_t pk
-    uint32_t entry
+
+cdef inline uint32_t norm_at(const uint8_t *base, uint32_t at) noexcept nogil:
+    """The node that holds the normal form of the node at `at`, or 0."""
+    cdef const Node *n = <const Node *>(base + at)
+    return at if n.kind & NORMAL else n.link
 
 
 cdef inline uint32_t kind_of(const Entry *e) noexcept nogil:
     return e.form & 0xFF
+
+
+cdef inline uint32_t parent_of(const Entry *e) noexcept nogil:
+    """Index of the entry above; its own for the base."""
+    return 0 if kind_of(e) <= KIND_CONTAINER else e.span
+
+
+cdef inline uint32_t end_of(const Entry *e, uint32_t index) noexcept nogil:
+    """Index behind the last entry below this one."""
+    return e.span if kind_of(e) <= KIND_CONTAINER else index + 1
 
 
 cdef inline uint32_t slot_of(uint32_t hash, uint32_t slots) noexcept nogil:

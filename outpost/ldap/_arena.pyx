@@ -8,7 +8,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.stdint cimport int64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from outpost._fastber cimport ber_size, put_octets, put_header
 
@@ -36,6 +36,7 @@ cdef enum:
     CHECKSUM_FROM = 24
     MAX_ARENA = 0xFFFF0000
     LONG = 64                       # values of an attribute, from which on they are not encoded once more
+    SHARED = 16                     # entries of a list that is compared with others
     SMALL = 512                     # octets of a value that is folded here
     TAKEN = 0x80                    # Node.kind, until it is put together: the normal DN of an entry
 
@@ -373,23 +374,24 @@ cdef class Builder:
             if norm:
                 # The normal form of a normal form is itself, or the rule is broken and nothing would ever match.
                 n = <Node *>(self.nodes.data + norm)
-                if n.norm == 0:
-                    n.norm = norm
+                if not n.kind & NORMAL and n.link == 0:
+                    n.kind |= NORMAL
                     self.normal_count += 1
-                    n.postings = self.normal_count
-                (<Node *>(self.nodes.data + at)).norm = norm
+                    n.link = self.normal_count
+                if norm != at:
+                    (<Node *>(self.nodes.data + at)).link = norm
         self.last_values[kind] = value
         self.last_nodes[kind] = at
         return at
 
     cdef int mark(self, uint32_t node, uint32_t entry) except -1:
         """Remember that `entry` holds this value, for the postings."""
-        cdef uint32_t norm = (<Node *>(self.nodes.data + node)).norm
+        cdef uint32_t norm = norm_at(self.nodes.data, node)
         cdef uint32_t *pair
         if norm:
             block_reserve(&self.marks, 8)
             pair = <uint32_t *>(self.marks.data + self.marks.size)
-            pair[0] = (<Node *>(self.nodes.data + norm)).postings
+            pair[0] = (<Node *>(self.nodes.data + norm)).link
             pair[1] = entry
             self.marks.size += 8
         return 0
@@ -402,13 +404,15 @@ cdef class Builder:
     ):
         cdef uint32_t index = self.entry_count
         cdef uint32_t dn_node, norm, dn_hash
-        cdef Py_ssize_t at, up, count = 0, columns = 0, i, k
+        cdef Py_ssize_t at, count = 0, columns = 0, i, k
         cdef Entry *e
         cdef Item *item
         cdef const uint16_t *layout
         cdef uint16_t attribute
         cdef object value
-        if self.finished or parent >= index or (parent < 0) != (index == 0):
+        if self.finished or parent >= index or (parent < 0) != (index == 0) or (kind == KIND_BASE) != (index == 0):
+            raise ValueError("an entry out of order")
+        if parent > 0 and (kind == KIND_CONTAINER or kind_of(<Entry *>self.entries.data + parent) != KIND_CONTAINER):
             raise ValueError("an entry out of order")
         if len(names) != len(values):
             raise ValueError("as many values as names")
@@ -419,7 +423,7 @@ cdef class Builder:
             if type(value) is bytes:
                 self.hashes[k] = self.ahead(self.kinds[layout[k]], <bytes>value)
         dn_node = self.hashed(dn_hash, K_DN, dn, normal)
-        norm = (<Node *>(self.nodes.data + dn_node)).norm
+        norm = norm_at(self.nodes.data, dn_node)
         if norm == 0:
             raise ValueError("no DN: %r" % dn)
         if (<Node *>(self.nodes.data + norm)).kind & TAKEN:
@@ -469,7 +473,7 @@ cdef class Builder:
         e = <Entry *>(self.entries.data + at)
         e.dn = dn_node
         e.record = <uint32_t>self.records.size
-        e.parent = 0 if parent < 0 else <uint32_t>parent
+        e.span = index + 1 if kind <= KIND_CONTAINER else <uint32_t>parent
         e.key = NO_KEY
         if kind == KIND_USER or kind == KIND_VIRTUAL_GROUP:
             e.key = NO_KEY if user_pk < 0 else <uint32_t>user_pk
@@ -480,14 +484,12 @@ cdef class Builder:
         at = block_take(&self.records, 4 * columns)
         memcpy(self.records.data + at, self.columns, 4 * columns)
         self.entry_count += 1
-        # The subtree of every ancestor reaches to here.
-        up = index
-        while True:
-            e = <Entry *>(self.entries.data + up * sizeof(Entry))
-            e.end = index + 1
-            if up == 0:
-                return index
-            up = e.parent
+        # What is above it reaches to here.
+        e = <Entry *>self.entries.data
+        e.span = index + 1
+        if parent > 0:
+            (e + parent).span = index + 1
+        return index
 
     cdef const uint16_t *layout_of(self, tuple names) except NULL:
         """The attributes of these names; most entries of a kind have the same, and the same object."""
@@ -618,7 +620,7 @@ cdef class Builder:
         try:
             for value in values:
                 node = self.node(kind, value)
-                norm = (<Node *>(self.nodes.data + node)).norm or node
+                norm = norm_at(self.nodes.data, node) or node
                 # RFC 4512 2.2: no two values of one attribute are equivalent.
                 if seen is not None:
                     if norm in seen:
@@ -626,7 +628,7 @@ cdef class Builder:
                     seen.add(norm)
                 else:
                     i = 0
-                    while i < count and ((<Node *>(self.nodes.data + refs[i])).norm or refs[i]) != norm:
+                    while i < count and (norm_at(self.nodes.data, refs[i]) or refs[i]) != norm:
                         i += 1
                     if i < count:
                         continue
@@ -820,14 +822,13 @@ cdef class Builder:
         return 0
 
     cdef int put_users(self, Block *out) except -1:
-        cdef Py_ssize_t at = block_take(out, len(self.users) * sizeof(UserRow))
-        cdef UserRow *row = <UserRow *>(out.data + at)
+        cdef Py_ssize_t at = block_take(out, len(self.users) * 4)
+        cdef uint32_t *row = <uint32_t *>(out.data + at)
         (<Header *>out.data).users = <uint32_t>at
         (<Header *>out.data).user_count = <uint32_t>len(self.users)
         self.users.sort()
-        for pk, index in self.users:
-            row.pk = pk
-            row.entry = index
+        for _, index in self.users:
+            row[0] = index
             row += 1
         return 0
 
@@ -873,6 +874,7 @@ cdef class Builder:
                     posting = <Posting *>(out.data + lasts[k])
                     posting.refs[posting.count] = marks[2 * i + 1]
                     posting.count += 1
+            self.share(out, counts, firsts, lasts, twin)
             (<Header *>out.data).postings_end = <uint32_t>out.size
             self.point(out, counts, firsts, lasts, twin)
         finally:
@@ -883,6 +885,33 @@ cdef class Builder:
         self.marks.data = NULL
         return 0
 
+    cdef int share(
+        self, Block *out, const uint32_t *counts, const uint32_t *firsts, uint32_t *lasts, uint32_t twin
+    ) except -1:
+        """Keep equal lists of entries once: those of the classes of groups are long, and all the same."""
+        cdef dict known = {}
+        cdef Py_ssize_t to = (<Header *>out.data).postings, size
+        cdef uint32_t k
+        cdef object key, found
+        for k in range(1, self.normal_count + 1):
+            if counts[k] < 2 or (counts[k] == 2 and twin and lasts[k] - firsts[k] == twin):
+                continue
+            size = 8
+            if firsts[k] == NO_KEY:
+                size = 4 + 4 * <Py_ssize_t>counts[k]
+                if counts[k] >= SHARED:
+                    key = PyBytes_FromStringAndSize(<char *>out.data + lasts[k], size)
+                    found = known.get(key)
+                    if found is not None:
+                        lasts[k] = found
+                        continue
+                    known[key] = to
+            memmove(out.data + to, out.data + lasts[k], size)
+            lasts[k] = <uint32_t>to
+            to += size
+        out.size = to
+        return 0
+
     cdef void point(
         self, Block *out, const uint32_t *counts, const uint32_t *firsts, const uint32_t *lasts, uint32_t twin
     ) noexcept:
@@ -891,35 +920,37 @@ cdef class Builder:
         cdef Node *n
         while at < end:
             n = <Node *>(out.data + at)
-            n.kind &= ~TAKEN
-            if n.norm == at:
-                k = n.postings
+            if n.kind & NORMAL:
+                k = n.link
                 if counts[k] == 0:
-                    n.postings = 0
+                    n.link = 0
                 elif counts[k] == 1:
-                    n.postings = firsts[k]
+                    n.link = firsts[k]
                     n.kind |= POSTING_ONE
                 elif firsts[k] == NO_KEY:
-                    n.postings = lasts[k]
+                    n.link = lasts[k]
                 elif counts[k] == 2 and twin and lasts[k] - firsts[k] == twin:
-                    n.postings = firsts[k]
+                    n.link = firsts[k]
                     n.kind |= POSTING_TWINS
                 else:
-                    n.postings = lasts[k]
+                    n.link = lasts[k]
                     n.kind |= POSTING_RANGE
             at += node_size(n)
 
     cdef int put_values(self, Block *out) except -1:
         """Open addressing: normal form -> node, three quarters full.  The two bits that an offset leaves tell most others
         apart without a look at them."""
-        cdef uint32_t slots = self.normal_count + self.normal_count // 3 + 16, slot, hash
+        cdef uint32_t count = self.normal_count - self.entry_count
+        cdef uint32_t slots = count + count // 3 + 16, slot, hash
         cdef Py_ssize_t table = block_take(out, <Py_ssize_t>slots * 4)
         cdef uint32_t *t = <uint32_t *>(out.data + table)
         cdef uint32_t at = (<Header *>out.data).nodes, end = (<Header *>out.data).nodes_end
         cdef Node *n
         while at < end:
             n = <Node *>(out.data + at)
-            if n.norm == at:
+            if n.kind & TAKEN:
+                n.kind &= ~TAKEN
+            elif n.kind & NORMAL:
                 hash = hash_octets(n.kind & KIND_MASK, &n.tlv[0] + tlv_header(&n.tlv[0]), tlv_content(&n.tlv[0]))
                 slot = slot_of(hash, slots)
                 while t[slot]:
@@ -938,7 +969,7 @@ cdef class Builder:
         cdef const Entry *entries = <const Entry *>(out.data + (<Header *>out.data).entries)
         cdef Node *n
         for i in range(self.entry_count):
-            n = <Node *>(out.data + (<Node *>(out.data + entries[i].dn)).norm)
+            n = <Node *>(out.data + norm_at(out.data, entries[i].dn))
             slot = slot_of(hash_octets(K_DN, &n.tlv[0] + tlv_header(&n.tlv[0]), tlv_content(&n.tlv[0])), slots)
             while t[slot]:
                 slot = slot + 1 if slot + 1 < slots else 0

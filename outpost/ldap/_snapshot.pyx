@@ -19,9 +19,9 @@ from outpost._fastber cimport (
 )
 from outpost.ldap._arena cimport (
     FLAG_INDEXED, FLAG_MEMBERSHIP, FLAG_OPERATIONAL, FLAG_PRIVATE, FORM_DNS, FORM_ENCODED, FORM_LIST, FORM_LOGINS, FORM_NODE,
-    IN_RECORD, IN_SHAPE, IS_DN, KIND_GROUP, KIND_MASK, KIND_USER, KIND_VIRTUAL_GROUP, NODE_HEADER, NO_KEY, POSTING_MASK,
-    POSTING_ONE, POSTING_RANGE, POSTING_TWINS, VERSION, Attribute, Entry, Header, Item, List, Name, Node, Posting, Shape,
-    UserRow, hash_octets, kind_of, node_size, slot_of, tlv_content, tlv_header,
+    IN_RECORD, IN_SHAPE, IS_DN, KIND_BASE, KIND_CONTAINER, KIND_GROUP, KIND_MASK, KIND_USER, KIND_VIRTUAL_GROUP, NODE_HEADER,
+    NORMAL, NO_KEY, POSTING_MASK, POSTING_ONE, POSTING_RANGE, POSTING_TWINS, VERSION, Attribute, Entry, Header, Item, List,
+    Name, Node, Posting, Shape, end_of, hash_octets, kind_of, node_size, norm_at, parent_of, slot_of, tlv_content, tlv_header,
 )
 
 import hashlib
@@ -317,21 +317,21 @@ cdef const char *check_norms(Checked *c) noexcept nogil:
     while at < h.nodes_end:
         n = <const Node *>(c.base + at)
         form = n.kind & POSTING_MASK
-        if n.kind & KIND_MASK > 8 or n.kind & ~(KIND_MASK | POSTING_MASK):
+        if n.kind & KIND_MASK > 8 or n.kind & ~(KIND_MASK | POSTING_MASK | NORMAL):
             return b"a value of no kind"
-        if n.norm != at:
-            if n.norm and (not is_node(c, n.norm) or (<const Node *>(c.base + n.norm)).norm != n.norm):
-                return b"a normal form that is not normal"
-            if form or n.postings:
+        if not n.kind & NORMAL:
+            if form:
                 return b"postings of a value that is not normal"
+            if n.link and (not is_node(c, n.link) or not (<const Node *>(c.base + n.link)).kind & NORMAL):
+                return b"a normal form that is not normal"
         elif form == POSTING_ONE:
-            if n.postings >= h.entry_count:
+            if n.link >= h.entry_count:
                 return b"postings name no entry"
         elif form == POSTING_TWINS:
-            if not h.twin or n.postings >= h.entry_count or h.twin >= h.entry_count - n.postings:
+            if not h.twin or n.link >= h.entry_count or h.twin >= h.entry_count - n.link:
                 return b"postings name no entry"
-        elif n.postings or form:
-            wrong = check_posting(c, n.postings, form)
+        elif n.link or form:
+            wrong = check_posting(c, n.link, form)
             if wrong != NULL:
                 return wrong
         at += node_size(n)
@@ -446,9 +446,11 @@ cdef const char *check_entries(Checked *c) noexcept nogil:
     cdef uint32_t i
     for i in range(h.entry_count):
         e = entries + i
-        if e.parent > i or (e.parent == i) != (i == 0) or e.end <= i or e.end > h.entry_count:
+        if (kind_of(e) == KIND_BASE) != (i == 0) or end_of(e, i) <= i or end_of(e, i) > h.entry_count:
             return b"an entry out of order"
-        if not is_node(c, e.dn) or (<const Node *>(c.base + e.dn)).norm == 0:
+        if parent_of(e) > i or (i and kind_of(entries + parent_of(e)) > KIND_CONTAINER):
+            return b"an entry out of order"
+        if not is_node(c, e.dn) or norm_at(c.base, e.dn) == 0:
             return b"an entry without name"
         if kind_of(e) > KIND_VIRTUAL_GROUP or e.form >> 8 >= h.shape_count:
             return b"an entry of no shape"
@@ -485,16 +487,16 @@ cdef const char *check_records(Checked *c) noexcept nogil:
 
 cdef const char *check_users(Checked *c) noexcept nogil:
     cdef const Header *h = c.h
-    cdef const UserRow *users = <const UserRow *>(c.base + h.users)
+    cdef const uint32_t *users = <const uint32_t *>(c.base + h.users)
     cdef const Entry *entries = <const Entry *>(c.base + h.entries)
     cdef const uint32_t *logins = <const uint32_t *>(c.base + h.logins)
     cdef const Entry *e
     cdef uint32_t i
     for i in range(h.user_count):
-        if users[i].entry >= h.entry_count or (i and users[i].pk <= users[i - 1].pk):
+        if users[i] >= h.entry_count:
             return b"a user without entry"
-        e = entries + users[i].entry
-        if kind_of(e) != KIND_USER or e.key != users[i].pk:
+        e = entries + users[i]
+        if kind_of(e) != KIND_USER or e.key == NO_KEY or (i and e.key <= entries[users[i - 1]].key):
             return b"a user without entry"
     if h.twin > h.entry_count - h.logins_end and h.logins_end > h.logins_from:
         return b"a user without group"
@@ -541,7 +543,7 @@ cdef const char *check_tables(Checked *c) noexcept nogil:
         if table[i]:
             used += 1
             at = table[i] << 2
-            if not is_node(c, at) or (<const Node *>(c.base + at)).norm != at:
+            if not is_node(c, at) or not (<const Node *>(c.base + at)).kind & NORMAL:
                 return b"a value that is not normal"
     if used >= h.value_slots:
         return b"a table without end"
@@ -576,7 +578,7 @@ cdef const char *check_arena(Checked *c, uint64_t size) noexcept nogil:
         and is_section(h, h.entries, <uint64_t>h.entry_count * sizeof(Entry))
         and is_section(h, h.attributes, <uint64_t>h.attribute_count * sizeof(Attribute))
         and is_section(h, h.names, <uint64_t>h.name_count * sizeof(Name))
-        and is_section(h, h.users, <uint64_t>h.user_count * sizeof(UserRow))
+        and is_section(h, h.users, <uint64_t>h.user_count * 4)
         and is_section(h, h.values, <uint64_t>h.value_slots * 4) and is_section(h, h.dns, <uint64_t>h.dn_slots * 4)
     ):
         return b"a section lies outside"
@@ -724,6 +726,10 @@ cdef class Snapshot:
         cdef uint32_t slot = slot_of(hash, slots), at
         cdef Py_ssize_t other
         cdef const uint8_t *text
+        if kind == K_DN:
+            other = self.find_normal_dn(data, size)
+            if other >= 0:
+                return norm_at(self.base, entry_at(self, <uint32_t>other).dn)
         while table[slot]:
             if (table[slot] ^ hash << 30) >> 30 == 0:
                 at = table[slot] << 2
@@ -741,7 +747,7 @@ cdef class Snapshot:
         cdef Py_ssize_t other
         cdef const uint8_t *text
         while table[slot]:
-            text = content(node_at(self.base, node_at(self.base, entry_at(self, table[slot] - 1).dn).norm), &other)
+            text = content(node_at(self.base, norm_at(self.base, entry_at(self, table[slot] - 1).dn)), &other)
             if other == size and memcmp(text, data, size) == 0:
                 return table[slot] - 1
             slot = slot + 1 if slot + 1 < slots else 0
@@ -775,7 +781,7 @@ cdef class Snapshot:
         return index
 
     cdef Py_ssize_t find_user(self, object user_pk) except -2:
-        cdef UserRow *rows = <UserRow *>(self.base + self.header.users)
+        cdef const uint32_t *rows = <const uint32_t *>(self.base + self.header.users)
         cdef Py_ssize_t lo = 0, hi = self.header.user_count, mid
         cdef uint32_t pk
         if user_pk < 0 or user_pk > 0xFFFFFFFE:
@@ -783,12 +789,12 @@ cdef class Snapshot:
         pk = user_pk
         while lo < hi:
             mid = (lo + hi) // 2
-            if rows[mid].pk < pk:
+            if entry_at(self, rows[mid]).key < pk:
                 lo = mid + 1
             else:
                 hi = mid
-        if lo < self.header.user_count and rows[lo].pk == pk:
-            return rows[lo].entry
+        if lo < self.header.user_count and entry_at(self, rows[lo]).key == pk:
+            return rows[lo]
         return -1
 
     cdef const Item *item_of(self, const Entry *e, int attribute) noexcept:
@@ -856,11 +862,11 @@ cdef class Snapshot:
             e = entry_at(self, i)
             if kind_of(e) < KIND_USER:
                 mine.add(i)
-            i = e.end
+            i = end_of(e, i)
         view = View.__new__(View)
         view.snapshot = self
         view.own_entry = <uint32_t>me
-        view.own_dn = node_at(self.base, entry_at(self, me).dn).norm
+        view.own_dn = norm_at(self.base, entry_at(self, me).dn)
         item = self.item_of(entry_at(self, me), self.member_of)
         if item != NULL:
             self.all_values(entry_at(self, me), item, &values)
@@ -869,7 +875,7 @@ cdef class Snapshot:
                     mine.add(values.refs[i])
         if self.header.logins_from <= me < self.header.logins_end:
             # Nobody can set this one. memberUid compares exactly, so its node is another than that of cn.
-            view.own_name = node_at(self.base, login_of(self, <uint32_t>me)).norm
+            view.own_name = norm_at(self.base, login_of(self, <uint32_t>me))
             if self.header.twin:
                 mine.add(me + self.header.twin)
         ordered = sorted(mine)
@@ -890,16 +896,16 @@ cdef class Snapshot:
         out.more = NULL
         if form == POSTING_ONE:
             out.count = 1
-            out.refs = &n.postings
+            out.refs = &n.link
         elif form == POSTING_TWINS:
             out.count = 2
             out.refs = NULL
-            out.first = n.postings
-        elif n.postings == 0:
+            out.first = n.link
+        elif n.link == 0:
             out.count = 0
-            out.refs = &n.postings
+            out.refs = &n.link
         else:
-            posting = <Posting *>(self.base + n.postings)
+            posting = <Posting *>(self.base + n.link)
             out.count = posting.count
             out.first = posting.refs[0]
             out.refs = &posting.refs[0]
@@ -987,7 +993,7 @@ cdef class Snapshot:
             if self.header.twin and kind_of(entry_at(self, one)) == KIND_VIRTUAL_GROUP and one >= self.header.twin:
                 one -= self.header.twin
                 if self.header.logins_from <= one < self.header.logins_end:
-                    if node_at(self.base, login_of(self, one)).norm == norm:
+                    if norm_at(self.base, login_of(self, one)) == norm:
                         return one
         return NO_KEY
 
@@ -1095,7 +1101,7 @@ cdef class Snapshot:
         cdef Py_ssize_t at
         if values.form == FORM_NODE:
             for i in range(values.count):
-                if node_at(self.base, values.refs[i]).norm == norm:
+                if norm_at(self.base, values.refs[i]) == norm:
                     return True
             return False
         if named == NO_KEY:
@@ -1160,7 +1166,7 @@ cdef class View:
                 out.count = 1 if at < out.count and out.refs[0] == self.own_entry else 0
                 return
             for i in range(out.count):
-                norm = node_at(self.snapshot.base, out.refs[i]).norm
+                norm = norm_at(self.snapshot.base, out.refs[i])
                 if norm and (norm == self.own_dn or norm == self.own_name):
                     out.one = out.refs[i]
                     out.refs = &out.one
@@ -1241,7 +1247,7 @@ cdef class Search:
     cdef int enter(self, uint32_t base, int scope) except -1:
         """The candidates from `base` on."""
         self.lo = base
-        self.hi = entry_at(self.snapshot, base).end
+        self.hi = end_of(entry_at(self.snapshot, base), base)
         self.parent = base
         self.one_level = scope == 1
         if scope == 0:
@@ -1733,13 +1739,13 @@ cdef class Search:
         if self.view.entries != NULL:
             for i in range(self.view.count):
                 if self.holds(self.view.entries[i], attribute, norm):
-                    out.append(node_at(s.base, entry_at(s, self.view.entries[i]).dn).norm)
+                    out.append(norm_at(s.base, entry_at(s, self.view.entries[i]).dn))
             return out
         member_of = s.attribute_of(b"memberOf", 8)
         if not attribute_at(s, attribute).flags & FLAG_MEMBERSHIP and attribute != member_of:
             for posting in s.postings_of(norm):
                 if self.holds(posting, attribute, norm):
-                    out.append(node_at(s.base, entry_at(s, posting).dn).norm)
+                    out.append(norm_at(s.base, entry_at(s, posting).dn))
             return out
         attribute = member_of if attribute != member_of else s.attribute_of(b"member", 6)
         index = self.entry_named(norm)
@@ -1748,7 +1754,7 @@ cdef class Search:
             return out
         s.all_values(entry_at(s, <uint32_t>index), item, &values)
         for i in range(values.count):
-            norm = node_at(s.base, value_at(s, &values, i)).norm
+            norm = norm_at(s.base, value_at(s, &values, i))
             index = values.refs[i] if values.form == FORM_DNS else self.entry_named(norm) if norm else -1
             if index >= 0 and kind_of(entry_at(s, <uint32_t>index)) == KIND_GROUP:
                 out.append(norm)
@@ -1811,7 +1817,7 @@ cdef class Search:
             if self.view.entries == NULL:
                 ref = ref_of(s, e, item)
                 if item.form == FORM_NODE:
-                    return node_at(s.base, ref).norm == f.norm
+                    return norm_at(s.base, ref) == f.norm
                 # Many entries share their lists.
                 if ref == f.memo_ref and item.form == f.memo_form:
                     return f.memo
@@ -1827,7 +1833,7 @@ cdef class Search:
             return result
         for i in range(values.count):
             raw = value_at(s, &values, i)
-            norm = node_at(s.base, raw).norm
+            norm = norm_at(s.base, raw)
             if norm == 0 and f.op != OP_TEXT:
                 continue
             if self.test_value(f, raw, norm):
@@ -1932,7 +1938,7 @@ cdef class Search:
             self.view.values_of(e, item + i, &values)
             for j in range(values.count):
                 raw = value_at(s, &values, j)
-                norm = node_at(s.base, raw).norm
+                norm = norm_at(s.base, raw)
                 if f.constant == f.kind:
                     found = norm == f.norm
                 elif f.constant == K_TELEPHONE:
@@ -1948,7 +1954,7 @@ cdef class Search:
     cdef int test_dn(self, const Entry *e, const Filter *f) noexcept:
         """Walk `type=value` pieces of the normal DN; `,`, `+` and `\\` inside values are escaped."""
         cdef Py_ssize_t size, at = 0, end, start
-        cdef const uint8_t *text = content(node_at(self.snapshot.base, node_at(self.snapshot.base, e.dn).norm), &size)
+        cdef const uint8_t *text = content(node_at(self.snapshot.base, norm_at(self.snapshot.base, e.dn)), &size)
         cdef Piece *piece = self.pieces + f.piece
         while at < size:
             end = at
@@ -2164,9 +2170,9 @@ cdef class Search:
             if index < self.lo or index >= self.hi:
                 continue
             e = entry_at(self.snapshot, index)
-            if self.one_level and e.parent != self.parent:
-                if self.candidates == NULL and e.end > index:
-                    self.at = e.end
+            if self.one_level and parent_of(e) != self.parent:
+                if self.candidates == NULL and end_of(e, index) > index:
+                    self.at = end_of(e, index)
                 continue
             tested += 1
             if self.test(e, self.root) != TRUE:

@@ -1,8 +1,12 @@
 """From people to the arena: what is shared, what is counted, what is refused."""
 
+import hashlib
 import random
+import struct
+import uuid
 from array import array
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -159,6 +163,33 @@ def test_order_of_the_roster_does_not_matter() -> None:
     assert bytes(compiled(users, groups).arena) == bytes(one.arena)
 
 
+def test_a_layout_has_a_version() -> None:
+    """Arenas outlive a process on disk: octets that come out otherwise are another version, or other entries."""
+    at = datetime(2024, 2, 29, 12, 30, 59, tzinfo=UTC)
+    users = tuple(
+        User(
+            n * 3 + 1,
+            f"{'Uu'[n % 2]}ser{n}",
+            f"Jane Q. Doe {n}",
+            f"user{n}@Example.org",
+            f"{n:064x}",
+            str(uuid.UUID(int=n)),
+            groups=("g1", "g2")[: n % 3],
+            attributes={"title": "Dr.", "mobile": [f"+49 {n}", "030/1"], "shoeSize": n, "uidNumber": 7}
+            if n % 4
+            else {},
+            date_joined=at,
+            last_updated=None if n % 5 else at + timedelta(seconds=n),
+        )
+        for n in range(40)
+    )
+    groups = (Group("g1", 1, "Group 1", parents=("g2",)), Group("g2", 2, "g2", True, attributes={"description": "two"}))
+    options = LdapOptions(nested_groups="effective", samba=True, shadow=True, active_directory=True)
+    arena = compile_people(People(users, groups, 3, 0.0), LdapProvider(1, "ldap", BASE_DN, "ldap", options=options))
+    assert struct.unpack_from("<I", arena, 24) == (3,)
+    assert hashlib.blake2b(arena, digest_size=8).hexdigest() == "97e6cfd7adddd931"
+
+
 # -- the builder itself --------------------------------------------------------------------------------
 
 
@@ -214,6 +245,15 @@ def test_an_arena_by_hand() -> None:
         (lambda b: b.add(b"nonsense", 1, USER, 1, (), []), "no DN"),
         (lambda b: b.add(b"cn=a,dc=io", 2, USER, 1, (), []), "out of order"),
         (lambda b: b.add(b"cn=a,dc=io", -1, USER, 1, (), []), "out of order"),
+        (lambda b: b.add(b"ou=a,ou=users,dc=io", 1, CONTAINER, -1, (), []), "out of order"),
+        (lambda b: b.add(b"dc=a,dc=io", 0, BASE, -1, (), []), "out of order"),
+        (
+            lambda b: (
+                b.add(b"cn=a,dc=io", 1, USER, 1, (), []),
+                b.add(b"cn=b,cn=a,dc=io", 2, USER, 2, (), []),
+            ),
+            "out of order",
+        ),
         (lambda b: b.add(b"cn=a,dc=io", 1, USER, 1, (0, 1), [b"a"]), "as many values"),
         (lambda b: b.add(b"cn=a,dc=io", 1, USER, 1, (0, 1, 0), [b"a", (), ()]), "more names"),
         (lambda b: (b.finish(1), b.finish(1)), "nothing to finish"),

@@ -63,9 +63,9 @@ def damage(chance: random.Random, arena: bytes) -> bytes:
     """A few words or a length changed, under a checksum that is right."""
     wrong = bytearray(arena)
     if chance.random() < 0.3:
-        # A value's element lies 9 octets into its node, its length behind the tag.
+        # A value's element lies 5 octets into its node, its length behind the tag.
         nodes, end = struct.unpack_from("<II", arena, 48)
-        at = chance.choice([n + 10 for n in range(nodes, end - 16, 4) if arena[n + 9] == 0x04])
+        at = chance.choice([n + 6 for n in range(nodes, end - 16, 4) if arena[n + 5] == 0x04])
         octets = chance.choice((b"\x7f", b"\xff", b"\x80", b"\x82\x10\0", b"\x83\1\0\0", b"\x84\x7f\xff\xff\xff"))
         wrong[at : at + len(octets)] = octets
         return signed(wrong)
