@@ -41,6 +41,7 @@ LADDER: list[set[str]] = [
         "ldap.server",
         "ldap.channel",
         "ldap._hotpath",
+        "ldap._tls",
         "ldap.directories",
         "ldap.compiler",
         "ldap.compiler_process",

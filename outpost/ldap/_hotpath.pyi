@@ -12,6 +12,7 @@ from typing_extensions import disjoint_base
 
 from outpost._fastber import Inbox, Limits
 from outpost.ldap._session import Session
+from outpost.ldap._tls import TlsEnd
 from outpost.ldap.observer import LdapObserver
 from outpost.ldap.operations.bind import Gate, Sessions
 from outpost.ldap.providers import Providers
@@ -57,7 +58,7 @@ class Wire:
     stalled_at: float | None
     """Since when the client does not take what it asked for."""
     _inbox: Inbox
-    _transport: asyncio.Transport | None
+    _transport: asyncio.Transport | TlsEnd | None
     _is_closing: bool
     _is_draining: bool
     _is_reading: bool

@@ -13,6 +13,7 @@ from outpost.errors import LimitExceeded, ProtocolError, SequenceError
 from outpost.ldap import results
 from outpost.ldap._hotpath import HotPath, Wire
 from outpost.ldap._session import Session
+from outpost.ldap._tls import TlsEnd
 from outpost.ldap.certificates import ClientCertificate
 from outpost.ldap.connection import Connection, notice, notice_of
 from outpost.ldap.observer import LdapObserver
@@ -36,21 +37,29 @@ class Host(Protocol):
     limits: Limits
     """Of what an anonymous client may send."""
     bound_limits: Limits
-    handshake_s: float
     outstanding: int
 
-    @property
-    def context(self) -> ssl.SSLContext:
-        """For handshakes."""
+    scratch: memoryview
+    """Where encrypted octets are read into."""
+
+    def context(self, address: str) -> ssl.SSLContext:
+        """For the handshake of a client."""
         ...
 
-    def certificate(self, transport: asyncio.BaseTransport) -> ClientCertificate | None:
-        """The verified certificate of the client behind a transport, if it has shown one."""
+    def finished(self, there: ssl.SSLObject, address: str) -> ClientCertificate | None:
+        """A handshake is done: the verified certificate of the client, if it has shown one."""
         ...
 
     def gone(self, channel: Channel) -> None:
         """The connection is over."""
         ...
+
+
+@final
+class Tunnel(TlsEnd, asyncio.BufferedProtocol):
+    """TLS as every loop takes it."""
+
+    __slots__ = ()
 
 
 @final
@@ -70,7 +79,11 @@ class Channel(Wire, asyncio.BufferedProtocol):
         self._tasks: dict[int, tuple[Request, asyncio.Task[None]]] = {}
         self._listings: deque[tuple[Request, Listing]] = deque()
         self._pump_handle: asyncio.Handle | None = None
-        self._upgrade: asyncio.Task[None] | None = None
+        self._shaking: Tunnel | None = None
+        """The transport to be, while its handshake is not done."""
+        self.shaking_since: float | None = None
+        self._upgrade: Request | None = None
+        """The StartTLS that is in work."""
         self._is_deaf = False
         """The client sent its last octet."""
         self._why = "lost"
@@ -78,11 +91,31 @@ class Channel(Wire, asyncio.BufferedProtocol):
 
     # -- the transport's side ---------------------------------------------------------------------
 
+    def receiver(self) -> asyncio.BufferedProtocol:
+        """What is to be put behind the plain transport: TLS for ldaps, the channel itself for ldap."""
+        return self._shake() if self._listener == "ldaps" else self
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The transport is ready (TLS handshake done, for ldaps)."""
-        there = self._transport = cast(asyncio.Transport, transport)
-        there.set_write_buffer_limits(high=HIGH_WATER)
-        self.session.certificate = self._host.certificate(there)
+        """The plain transport is ready."""
+        self._taken(cast(asyncio.Transport, transport))
+
+    def encrypted(self, end: TlsEnd) -> None:
+        """The TLS handshake is done."""
+        self._shaking = self.shaking_since = None
+        there = end.get_extra_info("ssl_object")
+        self.session.certificate = self._host.finished(there, self.session.address)
+        upgrade, self._upgrade = self._upgrade, None
+        if upgrade is None:
+            self._taken(end)
+        else:
+            self._transport = end
+            self.session.is_secure = True
+            self._connection.finish(upgrade.message_id)
+            self._turn()
+
+    def _taken(self, transport: asyncio.Transport | TlsEnd) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER)
         self._observer.connected(self._listener)
 
     def _make_room(self, sizehint: int) -> memoryview:
@@ -105,11 +138,10 @@ class Channel(Wire, asyncio.BufferedProtocol):
         """Everything ends that was done for this client."""
         self._is_closing = True
         self._drop_tasks()
-        upgrade, self._upgrade = self._upgrade, None
-        if upgrade is not None:
-            upgrade.cancel()
-            if self._why == "lost":
-                self._why = "handshake"
+        shaking, self._shaking = self._shaking, None
+        self.shaking_since = self._upgrade = None
+        if shaking is not None and self._why == "lost":
+            self._why = "handshake"
         self._drop_listings()
         if self._pump_handle is not None:
             self._pump_handle.cancel()
@@ -117,6 +149,8 @@ class Channel(Wire, asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport = None
             self._observer.disconnected(self._listener, self.session.address, self._why)
+        elif self._why != "shutdown":
+            self._observer.disconnected_early(self._listener, self.session.address, "handshake")
         self._host.gone(self)
 
     def pause_writing(self) -> None:
@@ -136,11 +170,16 @@ class Channel(Wire, asyncio.BufferedProtocol):
     @property
     def is_idle(self) -> bool:
         """Nothing is in work."""
-        return self._connection.is_idle and self._upgrade is None
+        return self._connection.is_idle and self._shaking is None
+
+    @property
+    def is_closing(self) -> bool:
+        """Nothing more is answered."""
+        return self._is_closing
 
     def end(self, why: str, code: int, diagnostic: str) -> None:
         """Tell the client and close."""
-        if self._upgrade is not None:
+        if self._shaking is not None:
             # Neither plain nor encrypted octets would be understood now.
             self.abort(why)
         elif not self._is_closing:
@@ -150,17 +189,18 @@ class Channel(Wire, asyncio.BufferedProtocol):
     def drain(self) -> None:
         """Take no further requests; end as soon as what is in work is answered."""
         self._is_draining = True
-        self._drained()
+        if self._transport is None:
+            self.abort("shutdown")
+        else:
+            self._drained()
 
     def abort(self, why: str) -> None:
         """Drop the connection with whatever waits to be sent."""
         self._why = why
         self._is_closing = True
-        if self._transport is not None:
-            self._transport.abort()
-            if self._upgrade is not None:
-                # The transport tells TLS that it is gone, and TLS nobody before its handshake is done.
-                self.connection_lost(None)
+        transport = self._shaking or self._transport
+        if transport is not None:
+            transport.abort()
 
     # -- requests ---------------------------------------------------------------------------------
 
@@ -193,7 +233,7 @@ class Channel(Wire, asyncio.BufferedProtocol):
 
     def _drained(self) -> None:
         """Say goodbye unless something is in work; what has not begun never will."""
-        if not self._connection.has_begun and self._upgrade is None:
+        if not self._connection.has_begun and self._shaking is None:
             self.end("shutdown", results.UNAVAILABLE, "the server is shutting down")
 
     def _serve(self, request: Request, out: list[bytes]) -> None:
@@ -319,44 +359,33 @@ class Channel(Wire, asyncio.BufferedProtocol):
 
     # -- TLS --------------------------------------------------------------------------------------
 
+    def _shake(self) -> Tunnel:
+        """TLS whose handshake begins now. Raises ssl.SSLError."""
+        self._shaking = Tunnel(self, self._host.context(self.session.address), self._host.scratch)
+        self.shaking_since = self._clock()
+        return self._shaking
+
     def _start_tls(self, request: Request, outcome: StartTls, out: list[bytes]) -> None:
         """RFC 4511 4.14.1: what was sent behind the request is not believed to be protected, so it is dropped."""
-        assert self._transport is not None
-        self._transport.pause_reading()
-        self._inbox.discard()
-        out.append(outcome.octets)
-        self._upgrade = self._loop.create_task(self._handshake(request))
-
-    async def _handshake(self, request: Request) -> None:
-        plain = self._transport
-        assert plain is not None
+        plain = cast(asyncio.Transport, self._transport)
         self._inbox.discard()
         try:
-            transport = await self._loop.start_tls(
-                plain,
-                self,
-                self._host.context,
-                server_side=True,
-                ssl_handshake_timeout=self._host.handshake_s,
-            )
-        except (OSError, EOFError):
-            self.abort("handshake")
-            return
+            tunnel = self._shake()
         except Exception as exc:  # a bug: the client is not to wait for ever
             self._observer.failed("StartTLS failed", exc)
+            self._write(out)
+            out.clear()
             self.abort("handshake")
             return
-        self._upgrade = None
-        if transport is None or self._is_closing:
-            return
-        transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._transport = transport
-        self._is_reading = True
-        self.stalled_at = None
-        self.session.is_secure = True
-        self.session.certificate = self._host.certificate(transport)
-        self._connection.finish(request.message_id)
-        self._turn()
+        out.append(outcome.octets)
+        self._write(out)
+        out.clear()
+        self._upgrade = request
+        plain.set_protocol(tunnel)
+        tunnel.connection_made(plain)
+        if not self._is_reading:
+            self._is_reading = True
+            plain.resume_reading()
 
     # -- inside -----------------------------------------------------------------------------------
 
@@ -364,7 +393,7 @@ class Channel(Wire, asyncio.BufferedProtocol):
         """Read no more than can be worked on."""
         must_wait = self._connection.is_blocked or self.stalled_at is not None or self._is_draining
         wants = not must_wait or self._inbox.pending() < UNREAD
-        if self._upgrade is not None or wants is self._is_reading or self._transport is None:
+        if self._shaking is not None or wants is self._is_reading or self._transport is None:
             return
         self._is_reading = wants
         if wants:
@@ -388,6 +417,7 @@ class Channel(Wire, asyncio.BufferedProtocol):
     def _close(self, why: str) -> None:
         self._why = why
         self._is_closing = True
+        self.active_at = self._clock()
         self._drop_tasks()
         self._drop_listings()
         if self._transport is not None:

@@ -33,6 +33,8 @@ from outpost.ldap.tls import Certificates, TlsSettings
 ACCEPTS = 64
 """Connections taken in one turn of the loop."""
 SWEEP_S = 1.0
+ENCRYPTED = 65_536
+"""Octets read at a time from a connection with TLS."""
 RETRY_ACCEPT_S = 0.5
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -119,7 +121,7 @@ class LdapServer:
         self.limits = _decoding(bounds, bounds.message_anonymous)
         self.bound_limits = _decoding(bounds, bounds.message)
         self.outstanding = bounds.outstanding
-        self.handshake_s = bounds.handshake_s
+        self.scratch = memoryview(bytearray(ENCRYPTED))
         self.observer = observer
         self.clock = clock
         self.service = LdapService(
@@ -156,21 +158,20 @@ class LdapServer:
         self._of_address: Counter[str] = Counter()
         self._arriving: set[asyncio.Task[None]] = set()
         """Connections without a channel yet."""
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
         """Those with one, which is not connected yet."""
         self._sweep: asyncio.TimerHandle | None = None
         self._retries: set[asyncio.TimerHandle] = set()
         self._emptied: asyncio.Event | None = None
         self._is_stopping = False
 
-    @property
-    def context(self) -> ssl.SSLContext:
-        """For handshakes; the certificate is chosen by name."""
-        return self._certificates.context
+    def context(self, address: str) -> ssl.SSLContext:
+        """For a client's handshake; the certificate is chosen by name."""
+        return self._certificates.context(address)
 
-    def certificate(self, transport: asyncio.BaseTransport) -> ClientCertificate | None:
-        """The verified certificate of the client behind a transport, if it has shown one."""
-        return self._certificates.shown(transport.get_extra_info("ssl_object"))
+    def finished(self, there: ssl.SSLObject, address: str) -> ClientCertificate | None:
+        """A handshake is done: the verified certificate of the client, if it has shown one."""
+        return self._certificates.finished(there, address)
 
     @property
     def open(self) -> int:
@@ -222,7 +223,7 @@ class LdapServer:
         self._unsubscribe()
         if self._sweep is not None:
             self._sweep.cancel()
-        unfinished = (*self._arriving, *self._handshakes)
+        unfinished = (*self._arriving, *self._connecting)
         for task in unfinished:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
@@ -266,14 +267,13 @@ class LdapServer:
                 self.observer.disconnected_early(listener, address, "too_many")
                 there.close()
                 continue
-            there.setblocking(False)
             task = loop.create_task(self._arrive(there, address, listener))
             self._arriving.add(task)
             task.add_done_callback(self._arrived)
 
     def _arrived(self, task: asyncio.Task[None]) -> None:
         self._arriving.discard(task)
-        self._handshakes.discard(task)
+        self._connecting.discard(task)
 
     def _listen_again(self, sock: socket.socket, listener: str) -> None:
         self._retries = {one for one in self._retries if one.when() > asyncio.get_running_loop().time()}
@@ -281,10 +281,9 @@ class LdapServer:
             asyncio.get_running_loop().add_reader(sock.fileno(), self._accept, sock, listener)
 
     async def _arrive(self, there: socket.socket, address: str, listener: str) -> None:
-        """PROXY header, limits, TLS handshake; then the channel is on its own."""
+        """PROXY header, limits; then the channel is on its own."""
         counted = ""
         try:
-            there.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._is_trusted(address):
                 address = await self._proxied(there, listener, address)
             if self._of_address[address] >= self._bounds.connections_of_address:
@@ -300,9 +299,10 @@ class LdapServer:
             task = asyncio.current_task()
             assert task is not None
             self._arriving.discard(task)
-            self._handshakes.add(task)
+            self._connecting.add(task)
             try:
-                await self._connect(there, channel, listener)
+                receiver = channel.receiver()
+                await asyncio.get_running_loop().connect_accepted_socket(lambda: receiver, there)
             except BaseException:
                 self.gone(channel)
                 raise
@@ -322,21 +322,13 @@ class LdapServer:
             if counted:
                 self._forget_address(counted)
 
-    async def _connect(self, there: socket.socket, channel: Channel, listener: str) -> None:
-        loop = asyncio.get_running_loop()
-        if listener == "ldaps":
-            await loop.connect_accepted_socket(
-                lambda: channel, there, ssl=self.context, ssl_handshake_timeout=self.handshake_s
-            )
-        else:
-            await loop.connect_accepted_socket(lambda: channel, there)
-
     async def _proxied(self, there: socket.socket, listener: str, address: str) -> str:
         """The address in the PROXY header. Raises DecodeError, TimeoutError, EOFError."""
         loop = asyncio.get_running_loop()
+        there.setblocking(False)
         reading = header()
         wanted = next(reading)
-        async with asyncio.timeout(self.handshake_s):
+        async with asyncio.timeout(self._bounds.handshake_s):
             while True:
                 octets = b""
                 while len(octets) < wanted:
@@ -366,10 +358,18 @@ class LdapServer:
         self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._swept)
         now, bounds = self.clock(), self._bounds
         for channel in tuple(self._channels):
+            if channel.shaking_since is not None:
+                if now - channel.shaking_since > bounds.handshake_s:
+                    channel.abort("handshake")
+                continue
             channel.session.drop_pages(now)
             if channel.stalled_at is not None:
                 if now - channel.stalled_at > bounds.stalled_s:
                     channel.abort("stalled")
+                continue
+            if channel.is_closing and now - channel.active_at > bounds.stalled_s:
+                # What it was told last is too little to count as stalled, and still not taken.
+                channel.abort("stalled")
                 continue
             allowed = bounds.idle_s if channel.session.identity is not None else bounds.idle_anonymous_s
             if allowed and now - channel.active_at > allowed and channel.is_idle:

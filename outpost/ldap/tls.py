@@ -94,12 +94,10 @@ class Certificates:
         self._otherwise: ssl.SSLContext | None = None
         """None here and by server name: the default one."""
 
-    @property
-    def context(self) -> ssl.SSLContext:
-        """For accepting connections. What makes it is loaded for the first of them: not everybody has any."""
-        if self._default is None:
-            self._default = self._made_default()
-        return self._default
+    def context(self, address: str) -> ssl.SSLContext:
+        """For the handshake of a client, begun before this is called again."""
+        # Where nothing else is chosen by name, nothing has to be changed during the handshake.
+        return self._otherwise or self._made_default()
 
     def serve(self, served: Served) -> tuple[str, ...]:
         """Use these certificates from the next handshake on; what an operator has to mend about them."""
@@ -120,7 +118,7 @@ class Certificates:
             found = made.get(key) or self._made.get(key)
             if found is None:
                 try:
-                    found = (context_of(pair, self._trust), subjects(pair.certificate_chain))
+                    found = (self._choosing(context_of(pair, self._trust)), subjects(pair.certificate_chain))
                 except (ssl.SSLError, ValueError, OSError) as error:
                     flaws.append(f"provider {provider.name!r}: certificate {pair.name!r} cannot be used: {error}")
                     continue
@@ -135,17 +133,26 @@ class Certificates:
         self._otherwise = next(iter(made.values()))[0] if len(made) == 1 else None
         return tuple(flaws)
 
-    def shown(self, there: ssl.SSLObject | None) -> ClientCertificate | None:
-        """The certificate that the client of a finished handshake has shown; None if it was not verified."""
+    def finished(self, there: ssl.SSLObject, address: str) -> ClientCertificate | None:
+        """A handshake is done: the certificate that the client has shown; None if it was not verified."""
+        return None if self._settings.client_ca is None else self.shown(there)
+
+    def shown(self, there: ssl.SSLObject) -> ClientCertificate | None:
+        """The certificate of a client, if it was verified."""
         # Without a request for them, the ssl module hands out certificates that nobody verified.
-        if there is None or there.context.verify_mode is ssl.CERT_NONE:
+        if there.context.verify_mode is ssl.CERT_NONE:
             return None
         der = there.getpeercert(binary_form=True)
         return None if not der else read(der, self._settings.client_certificate_user)
 
     def _made_default(self) -> ssl.SSLContext:
-        pair = self._pair = self._pair or self_signed()
-        context = _context(pair.certificate_chain, pair.private_key.reveal(), self._trust)
+        """What makes it is loaded for the first handshake that needs it: not everybody has any."""
+        if self._default is None:
+            pair = self._pair = self._pair or self_signed()
+            self._default = self._choosing(context_of(pair, self._trust))
+        return self._default
+
+    def _choosing(self, context: ssl.SSLContext) -> ssl.SSLContext:
         context.sni_callback = self._choose
         return context
 
@@ -173,14 +180,14 @@ class Certificates:
         if server_name:
             name = _folded(server_name)
             if name in self._by_server_name:
-                return self._by_server_name[name] or self.context
+                return self._by_server_name[name] or self._made_default()
             found = self._by_subject.get(name)
             if found is None and "." in name:
                 # RFC 6125 6.4.3: a wildcard stands for the leftmost label only.
                 found = self._by_subject.get("*." + name.partition(".")[2])
             if found is not None:
                 return found
-        return self._otherwise or self.context
+        return self._otherwise or self._made_default()
 
     def _choose(self, there: ssl.SSLObject | ssl.SSLSocket, server_name: str | None, _: ssl.SSLContext) -> None:
         chosen = self.chosen(server_name)

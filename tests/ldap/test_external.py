@@ -509,7 +509,6 @@ def test_a_certificate_counts_only_where_it_was_verified() -> None:
     found = certificates.shown(Handshaken(ssl.CERT_OPTIONAL))  # type: ignore[arg-type]
     assert found is not None and found.name == "alice"
     assert certificates.shown(Handshaken(ssl.CERT_NONE)) is None  # type: ignore[arg-type]
-    assert certificates.shown(None) is None
 
 
 # -- reading, and programs ------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import ssl
 import struct
@@ -9,12 +10,14 @@ import subprocess
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 
 from outpost.identity import CertificateKeyPair, LdapProvider, Mode, People, Revoked, Secret, Served, Wanted
 from outpost.ldap import tls
+from outpost.ldap.channel import UNREAD
 from outpost.ldap.server import ServerLimits
 from tests.ldap import decode, encode, pki
 from tests.ldap.testbed import ALICE, BASE, SERVICE, Bed, Client, Roster, bed, people, provider, trusting
@@ -57,7 +60,7 @@ def shown(client: Client) -> bytes:
 
 async def emptied(there: Bed, left: int = 0) -> None:
     async with asyncio.timeout(10):
-        while there.server.open > left or there.server._arriving or there.server._handshakes:
+        while there.server.open > left or there.server._arriving or there.server._connecting:
             await asyncio.sleep(0.001)
 
 
@@ -198,7 +201,7 @@ async def test_start_tls_waits_for_what_is_in_work() -> None:
                 await asyncio.sleep(0.001)
         [channel] = there.server._channels
         assert not channel.session.is_secure
-        assert channel._upgrade is None
+        assert channel._shaking is None
         roster.gone_on.set()
         assert [(await client.message()).message_id for _ in range(3)] == [50, 50, 51]
         await handshake(client)
@@ -222,6 +225,9 @@ async def test_start_tls_waits_for_a_bind() -> None:
         assert (await client.search(ALICE, scope=0))[0] == 0
 
 
+ALERT, FATAL = b"\x15", b"\2"
+
+
 @pytest.mark.parametrize("octets", [b"garbage" * 30, b"\x16\x03\x01\xff\xff" + bytes(40), b"\x15\x03\x03\0\2\2\x28"])
 async def test_no_client_hello(octets: bytes) -> None:
     async with bed() as there:
@@ -229,7 +235,9 @@ async def test_no_client_hello(octets: bytes) -> None:
         await told_to_start(client)
         client.send(octets)
         client.writer.write_eof()
-        assert await client.is_closed()
+        async with asyncio.timeout(10):
+            told = await client.reader.read()
+        assert told == b"" or (told[:1], told[5:6], len(told)) == (ALERT, FATAL, 7)
         await emptied(there, 1)
         assert there.seen.ends == ["handshake"]
         assert (await other.search("", scope=0))[0] == 0
@@ -387,6 +395,104 @@ async def test_clients_of_ldaps_that_leave_early() -> None:
         assert there.seen.taken == []
 
 
+async def test_many_handshakes_that_go_nowhere_hold_nobody_up() -> None:
+    async with bed(limits=ServerLimits(handshake_s=0.5)) as there:
+        for _ in range(100):
+            reader, writer = await asyncio.open_connection("127.0.0.1", there.tls_port)
+            there.clients.append(Client(reader, writer))
+            writer.write(b"\x16\x03\x01\x02\x00\x01")
+        fine = await there.client("alice", tls=trusting())
+        assert (await fine.search(ALICE, scope=0))[0] == 0
+        await emptied(there, 1)
+        assert there.seen.refused == ["handshake"] * 100
+        assert (await fine.search(ALICE, scope=0))[0] == 0, "whose handshake was done in time has no deadline"
+
+
+async def test_stopping_does_not_wait_for_handshakes() -> None:
+    async with bed() as there:
+        reader, writer = await asyncio.open_connection("127.0.0.1", there.tls_port)
+        client = Client(reader, writer)
+        there.clients.append(client)
+        client.send(b"\x16\x03\x01\x02\x00\x01")
+        async with asyncio.timeout(10):
+            while not there.server._channels:
+                await asyncio.sleep(0.001)
+        async with asyncio.timeout(10):
+            await there.server.stop(60.0)
+        assert await client.is_closed()
+        assert (there.seen.taken, there.seen.refused) == ([], [])
+
+
+@pytest.mark.parametrize("is_upgraded", [False, True])
+async def test_who_sends_and_never_reads_is_read_no_more(is_upgraded: bool) -> None:
+    async with bed(directory=people(1000)) as there:
+        client = await there.client(tls=None if is_upgraded else trusting())
+        if is_upgraded:
+            await start_tls(client)
+        assert await client.bind(SERVICE, "service-pw") == 0
+        client.writer.transport.pause_reading()
+        [channel] = there.server._channels
+        for count in range(250):
+            # The first fill what the kernel keeps for the client.
+            client.send(encode.search(client.next_id, BASE, scope=2 if count < 80 else 0, attributes=["x" * 1000]))
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while channel._is_reading:
+                await asyncio.sleep(0.001)
+        assert channel.stalled_at is not None
+        assert channel._inbox.pending() < UNREAD + 16_384
+        client.writer.transport.resume_reading()
+        done = 0
+        while done < 250:
+            done += (await client.message()).tag == 0x65
+        assert channel._is_reading and channel.stalled_at is None
+
+
+async def test_what_is_left_at_the_end_is_not_kept_for_ever() -> None:
+    """Too little waits for the client to count as stalled, and it does not take it."""
+    now = [0.0]
+    async with bed(clock=lambda: now[0]) as there:
+        client = await there.client(tls=trusting())
+        assert (await client.search("", scope=0))[0] == 0
+        [channel] = there.server._channels
+        transport, closed = channel._transport, []
+        assert transport is not None
+        channel._transport = HangingTransport(transport, closed)  # type: ignore[assignment]
+        client.send(encode.unbind(1))
+        async with asyncio.timeout(10):
+            while not closed:
+                await asyncio.sleep(0.001)
+        now[0] = 60.0
+        there.server._swept()
+        assert there.server.open == 1
+        now[0] = 60.1
+        there.server._swept()
+        await emptied(there)
+        assert there.seen.ends == ["stalled"]
+
+
+class HangingTransport:
+    """Does not come to an end by itself."""
+
+    def __init__(self, there: Any, closed: list[bool]) -> None:
+        self.write, self.abort, self.is_closing = there.write, there.abort, there.is_closing
+        self.close = lambda: closed.append(True)
+
+
+async def test_a_bug_behind_tls_ends_its_connection_alone() -> None:
+    async with bed() as there:
+        client, other = await there.client(tls=trusting()), await there.client("alice", tls=trusting())
+        failures: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: failures.append(what["exception"]))
+        [channel] = [one for one in there.server._channels if one.session.identity is None]
+        channel._inbox = None  # type: ignore[assignment]
+        client.send(encode.search(1, "", scope=0))
+        assert await client.is_closed()
+        await emptied(there, 1)
+        assert len(failures) == 1
+        assert (await other.search(ALICE, scope=0))[0] == 0
+
+
 V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes([203, 0, 113, 9, 127, 0, 0, 1]) + struct.pack("!HH", 5000, 636)
 
 
@@ -467,6 +573,32 @@ async def test_openssl(authority_file: str) -> None:
             assert status != 0, output
             status, output = await run(*where, "-tls1_2", given="R\n")
             assert status != 0 and "no renegotiation" in output, output
+
+
+@pytest.mark.interop
+async def test_new_keys_during_a_connection() -> None:
+    """KeyUpdate (RFC 8446 4.6.3), asked for and not."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl")
+    async with bed() as there:
+        where = ("s_client", "-connect", f"127.0.0.1:{there.tls_port}", "-tls1_3", "-msg")
+        given, told = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
+        client = await asyncio.create_subprocess_exec("openssl", *where, stdin=given, stdout=given, stderr=told)
+        assert client.stdin is not None and client.stdout is not None
+        seen = b""
+        for said, (command, answered) in enumerate(((b"K\n", 1), (b"k\n", 1), (b"K\n", 2)), 1):
+            client.stdin.write(command)
+            async with asyncio.timeout(10):
+                while seen.count(b"KEYUPDATE") < said:
+                    seen += await client.stdout.read(65_536)
+            client.stdin.write(encode.search(1, "", scope=0))
+            async with asyncio.timeout(10):
+                while seen.count(b"supportedLDAPVersion") < said:
+                    seen += await client.stdout.read(65_536)
+            assert len(re.findall(rb"<<< TLS 1.3, Handshake [^\n]*, KeyUpdate", seen)) == answered
+        client.kill()
+        await client.wait()
+        assert there.seen.searches == [(0, "", 1)] * 3
 
 
 @pytest.mark.interop
