@@ -27,7 +27,7 @@ def user(shape: Shape, pool: Pool) -> User:
         is_superuser=shape.boolean("is_superuser", False),
         type=_shared(shape.text("type", "internal"), pool),
         path=_shared(shape.text("path", "users"), pool),
-        groups=tuple(_shared(pk, pool) for pk in shape.listing("groups").texts("groups")),
+        groups=tuple(_shared(pk, pool) for pk in shape.texts("groups")),
         attributes=shape.mapping("attributes"),
         date_joined=shape.moment("date_joined"),
         last_updated=shape.moment("last_updated"),

@@ -264,7 +264,7 @@ class AuthentikRoster:
         shown = tuple(shape.children("groups_obj"))
         if shown:
             self._tells_parents = "parent" in shown[0] or "parents" in shown[0]
-        return _Member(people.user(shape, {}), tuple(_group(one) for one in shown))
+        return _Member(people.user(shape.listing("groups"), {}), tuple(_group(one) for one in shown))
 
 
 def _compared(
