@@ -66,7 +66,7 @@ class ServiceCatalog:
         self._broken: dict[str, str] = {}
         """By certificate, of a pair that cannot be served."""
         self._told: set[str] = set()
-        reading = Reading(100, asyncio.Semaphore(2), 2, client)
+        reading = Reading(100, asyncio.Semaphore(2), 2, asyncio.Lock(), client)
         self._lister: Lister[Items[_Record]] = Lister(
             client, f"/outposts/{service}/", (), each(self._record, lambda one: one.pk), reading
         )

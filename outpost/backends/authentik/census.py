@@ -14,8 +14,12 @@ from typing import NamedTuple
 import orjson
 
 from outpost.backends.authentik import people
+from outpost.backends.authentik.pauses import gently
 from outpost.identity import Group, User
 from outpost.processes.people import Chunk, PackedPeople, Spool, group_row, pack_rows, row_of, unpack_users
+
+AT_A_TIME = 16
+"""Pages compared between two pauses."""
 
 
 @dataclass(slots=True)
@@ -107,13 +111,17 @@ def revoked(before: Census, after: Census) -> frozenset[int]:
 
     Raises DecodeError.
     """
-    was, now = before.numbers(), after.numbers()
-    standings = dict(zip(now.pks, now.standings, strict=True))
-    found = {pk for pk, standing in zip(was.pks, was.standings, strict=True) if standings.get(pk) != standing}
+    kept = {id(page) for page in before.pages} & {id(page) for page in after.pages}
+    standings: dict[int, int] = {}
+    for page in gently((one for one in after.pages if id(one) not in kept), AT_A_TIME):
+        standings.update(zip(page.keys, page.standings, strict=True))
+    found = set()
+    for page in gently((one for one in before.pages if id(one) not in kept), AT_A_TIME):
+        found |= {pk for pk, one in zip(page.keys, page.standings, strict=True) if standings.get(pk) != one}
     moved = people.moved({one.pk: one for one in before.people.groups}, {one.pk: one for one in after.people.groups})
     if moved:
         # One page at a time: all of them as objects would be too many.
-        for chunk in before.people.pages:
+        for chunk in gently(before.people.pages, 1):
             users = unpack_users(before.people.spool.read(chunk), {})
             found |= {one.pk for one in users if not moved.isdisjoint(one.groups)}
     return frozenset(found)

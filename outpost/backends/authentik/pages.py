@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from outpost.backends.authentik.address import Query
 from outpost.backends.authentik.client import MAX_BODY, Answer, Client, NotFound
+from outpost.backends.authentik.pauses import gently
 from outpost.backends.authentik.shape import Shape
 from outpost.errors import BackendError, BackendUnavailable
 
@@ -34,6 +34,8 @@ READS = 3
 """Times a list that changes while it is read is begun anew."""
 OFF_LOOP = 65_536
 """Octets of a page from which on it is decoded in a thread; of a packed one a tenth."""
+AT_A_TIME = 16
+"""Items decoded, or pages compared, between two pauses: half a millisecond's work."""
 _GMAC = AESGCM(AESGCM.generate_key(128))
 
 
@@ -80,6 +82,8 @@ class Reading:
     """Bounds the pages asked for at a time, of all the lists together."""
     at_once: int
     """Pages of one list asked for at a time."""
+    decoding: asyncio.Lock
+    """One page is decoded at a time: several threads would but keep each other and the loop waiting."""
     prober: Client
     """Tries each request once; asks whether what failed works again."""
 
@@ -106,6 +110,7 @@ class Lister(Generic[B]):
         self._page_size = reading.page_size
         self._slots = reading.slots
         self._at_once = reading.at_once
+        self._decoding = reading.decoding
         self._prober = reading.prober
         self._known: dict[int, Page[B]] = {}
         self._suspect = 0
@@ -159,17 +164,20 @@ class Lister(Generic[B]):
         if len(pages) == 1:
             self._check(pages)
         elif is_changed:  # what was found whole before is whole
-            await asyncio.to_thread(self._check, pages)
+            await asyncio.to_thread(self._check, pages, AT_A_TIME)
         self._known = {page.number: page for page in pages}
         return tuple(page.batch for page in pages), is_changed
 
-    def _check(self, pages: list[Page[B]]) -> None:
+    def _check(self, pages: list[Page[B]], every: int = 0) -> None:
         """Raises Moved unless each item is there once."""
         found = sum(len(page.batch.keys) for page in pages)
         # Items that move from a page not yet read to one read already are seen by no page: only counting tells.
         if any(page.count != pages[-1].count for page in pages) or found != pages[-1].count:
             raise Moved(f"GET {self._path}: the list changed while it was read")
-        if len(set(itertools.chain.from_iterable(page.batch.keys for page in pages))) != found:
+        seen: set[object] = set()
+        for page in gently(pages, every):
+            seen.update(page.batch.keys)
+        if len(seen) != found:
             raise Moved(f"GET {self._path}: the same item is on two pages")
 
     async def _rest(self, total: int) -> list[Page[B]]:
@@ -210,14 +218,15 @@ class Lister(Generic[B]):
             if known is not None and known.digest == digest:
                 page = known
             elif len(answer.body) * (10 if answer.is_packed else 1) >= OFF_LOOP:
-                page = await asyncio.to_thread(self._decode, answer, digest, number, what)
+                async with self._decoding:
+                    page = await asyncio.to_thread(self._decode, answer, digest, number, what, AT_A_TIME)
             else:
                 page = self._decode(answer, digest, number, what)
         if self._suspect == number:
             self._suspect = 0
         return page
 
-    def _decode(self, answer: Answer, digest: bytes, number: int, what: str) -> Page[B]:
+    def _decode(self, answer: Answer, digest: bytes, number: int, what: str, every: int = 0) -> Page[B]:
         plain = answer.unpacked(what, MAX_BODY)
         content_digest = _digest(plain.body) if answer.is_packed else digest
         known = self._known.get(number)
@@ -225,7 +234,7 @@ class Lister(Generic[B]):
             return replace(known, digest=digest)
         shape = Shape(plain.json(what), what)
         pagination = shape.child("pagination")
-        batch = self._decode_batch(shape.listing("results").children("results"))
+        batch = self._decode_batch(gently(shape.listing("results").children("results"), every))
         return Page(
             digest,
             content_digest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import quote
@@ -80,9 +80,9 @@ class AuthentikRoster:
         self._client = client
         self._wall_clock = wall_clock
         self._look_ups = asyncio.Semaphore(settings.concurrency * 2)
-        at_once = settings.concurrency
-        self._reading = Reading(settings.page_size, self._look_ups, at_once, prober)
-        bulk = Reading(settings.page_size, asyncio.Semaphore(at_once), at_once, prober)
+        at_once, decoding = settings.concurrency, asyncio.Lock()
+        self._reading = Reading(settings.page_size, self._look_ups, at_once, decoding, prober)
+        bulk = Reading(settings.page_size, asyncio.Semaphore(at_once), at_once, decoding, prober)
         self._users: Lister[UserPage] = Lister(client, "/core/users/", BARE, self._user_page, bulk)
         self._groups: Lister[GroupPage] = Lister(client, "/core/groups/", GROUPS, _group_page, bulk)
         self._spool = Spool()
@@ -165,9 +165,16 @@ class AuthentikRoster:
 
     def _user_page(self, shapes: Iterable[Shape]) -> UserPage:
         pool: people.Pool = {}
-        records = list(shapes)
-        page = page_of((people.user(one, pool) for one in records), self._spool)
-        page.lacks_groups = any(one.raw("groups") is None for one in records)
+        lacking = 0
+
+        def users() -> Iterator[User]:
+            nonlocal lacking
+            for shape in shapes:
+                lacking += shape.raw("groups") is None
+                yield people.user(shape, pool)
+
+        page = page_of(users(), self._spool)
+        page.lacks_groups = lacking > 0
         return page
 
     # -- narrow look-ups --------------------------------------------------------------------------

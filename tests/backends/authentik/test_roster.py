@@ -7,15 +7,16 @@ import stat
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
-from outpost.backends.authentik import pages, people, warm
+from outpost.backends.authentik import pages, pauses, people, warm
 from outpost.backends.authentik import roster as roster_module
 from outpost.backends.authentik import service as service_module
 from outpost.backends.authentik.backend import AuthentikBackend
-from outpost.backends.authentik.census import Census, joined, page_of
+from outpost.backends.authentik.census import Census, joined, page_of, revoked
 from outpost.backends.authentik.client import Answer
 from outpost.backends.authentik.shape import Shape
 from outpost.errors import BackendError
@@ -548,3 +549,54 @@ async def test_pages_are_decoded_and_merged_off_the_event_loop(monkeypatch: pyte
     assert threading.get_ident() not in threads["decode"] | threads["merge"]
     assert threads["decode"] and threads["merge"]
     assert len(threads["join"] - {threading.get_ident()}) >= 1
+
+
+async def test_one_page_is_decoded_at_a_time_and_pauses_only_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy: list[int] = []
+    paused: set[int] = set()
+    decode, sleep = pages.Lister._decode, pauses.time.sleep
+
+    def noting(*arguments: Any) -> Any:
+        busy.append(1)
+        assert len(busy) == 1
+        try:
+            return decode(*arguments)
+        finally:
+            busy.pop()
+
+    def pausing(seconds: float) -> None:
+        paused.add(threading.get_ident())
+        sleep(seconds)
+
+    monkeypatch.setattr(pages.Lister, "_decode", noting)
+    monkeypatch.setattr(pauses.time, "sleep", pausing)
+    monkeypatch.setattr(pages, "AT_A_TIME", 1)
+    async with small() as stub, running(stub, page_size=2) as backend:
+        await ready(backend)
+        monkeypatch.setattr(pages, "OFF_LOOP", 1)
+        stub.user_named("alice").name = stub.user_named("user4").name = "Somebody else"
+        stub.changed()
+        await backend.refresh()
+        found = backend.current(ldap(backend))
+        assert found is not None and sum(user.name == "Somebody else" for user in found.users) == 2
+    assert paused and threading.get_ident() not in paused
+
+
+@pytest.mark.parametrize("where", ["kept page", "changed page", "gone"])
+def test_only_whose_standing_changed_is_revoked(where: str) -> None:
+    """Pages that are in both copies are not compared; all others are."""
+    spool = Spool()
+
+    def page(*pks: int, active: bool = True) -> Any:
+        return page_of((User(pk=pk, username=f"u{pk}", is_active=active or pk % 2 == 0) for pk in pks), spool)
+
+    kept, old = page(1, 2, 3), page(4, 5, 6)
+    before = joined((kept, old), (), spool, generation=1, taken_at=0.0)
+    after = {
+        "kept page": (kept, page(4, 5, 6)),
+        "changed page": (kept, page(4, 5, 6, active=False)),
+        "gone": (kept, page(4)),
+    }[where]
+    expected = {"kept page": set(), "changed page": {5}, "gone": {5, 6}}[where]
+    assert revoked(before, joined(after, (), spool, generation=2, taken_at=0.0)) == expected
+    assert revoked(before, joined((page(1, 2, 3, active=False), old), (), spool, generation=2, taken_at=0.0)) == {1, 3}
