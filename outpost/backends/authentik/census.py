@@ -35,8 +35,6 @@ class UserPage:
     chunk: Chunk
     has_groups: bool = False
     """Any of them is a member of one."""
-    lacks_groups: bool = False
-    """Any of their records does not even have an empty list of them."""
 
 
 class Numbers(NamedTuple):

@@ -28,7 +28,7 @@ BY_PK: Query = (("ordering", "pk"),)
 NO_ROLES = ("include_roles", "false")
 """Since 2025.12 users are shown with the records of their roles."""
 BARE: Query = (*BY_PK, ("include_groups", "false"), NO_ROLES)
-"""How the users of a complete copy are asked for: their groups' records, four fifths of an answer, are read anyway.
+"""How the users of a complete copy are asked for: their groups' records, two thirds of an answer, are read anyway.
 
 Servers before 2024.4 do not know the parameter and send them; all of them list the pks of the groups.
 """
@@ -61,6 +61,10 @@ class GroupPage:
     """Their pks."""
     has_members: bool
     """Any of them."""
+
+
+class _Withheld(BackendError):
+    """A user's record does not even have an empty list of groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +143,16 @@ class AuthentikRoster:
 
     async def _read_users(self, groups: Sequence[GroupPage]) -> tuple[tuple[UserPage, ...], bool]:
         """All users, who tell their groups: no server known withholds them, but nobody is to lose them if one does."""
-        users, is_changed = await self._users.read()
-        is_told = any(page.has_groups for page in users) or not any(page.has_members for page in groups)
-        lacks = any(page.lacks_groups for page in users)
-        if self._users.query == BARE and (lacks or not is_told):
-            self._users.ask(USERS)
-            return await self._read_users(groups)
-        if lacks:
-            raise BackendError("GET /core/users/: the server does not tell the users' groups")
-        return users, is_changed
+        try:
+            users, is_changed = await self._users.read()
+            if self._users.query == USERS or any(page.has_groups for page in users):
+                return users, is_changed
+            if not any(page.has_members for page in groups):
+                return users, is_changed
+        except _Withheld:
+            pass
+        self._users.ask(USERS)
+        return await self._users.read()
 
     def _as_before(self, census: Census, now: float, generation: int) -> Refreshed:
         self._census = replace(census, people=replace(census.people, taken_at=now, generation=generation))
@@ -165,17 +170,14 @@ class AuthentikRoster:
 
     def _user_page(self, shapes: Iterable[Shape]) -> UserPage:
         pool: people.Pool = {}
-        lacking = 0
 
         def users() -> Iterator[User]:
-            nonlocal lacking
             for shape in shapes:
-                lacking += shape.raw("groups") is None
+                if self._users.query == BARE and shape.raw("groups") is None:
+                    raise _Withheld(f"{shape.where}: no groups")
                 yield people.user(shape, pool)
 
-        page = page_of(users(), self._spool)
-        page.lacks_groups = lacking > 0
-        return page
+        return page_of(users(), self._spool)
 
     # -- narrow look-ups --------------------------------------------------------------------------
 
