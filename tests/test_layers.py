@@ -47,6 +47,7 @@ LADDER: list[set[str]] = [
         "ldap.compiler_process",
         "ldap.stored",
         "ldap.tls",
+        "ldap.tickets",
         "radius.server",
         "radius._datagrams",
         "radius._express",

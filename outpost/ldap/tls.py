@@ -16,6 +16,7 @@ from typing import final
 from outpost.errors import ConfigError
 from outpost.identity import CertificateKeyPair, Secret, Served
 from outpost.ldap.certificates import ClientCertificate, Part, read
+from outpost.ldap.tickets import Tickets
 
 DEFAULT_NAME = "outpost default certificate"
 DEFAULT_DAYS = 825
@@ -93,11 +94,14 @@ class Certificates:
         self._by_subject: dict[str, ssl.SSLContext] = {}
         self._otherwise: ssl.SSLContext | None = None
         """None here and by server name: the default one."""
+        self._tickets = Tickets()
 
     def context(self, address: str) -> ssl.SSLContext:
         """For the handshake of a client, begun before this is called again."""
         # Where nothing else is chosen by name, nothing has to be changed during the handshake.
-        return self._otherwise or self._made_default()
+        context = self._otherwise or self._made_default()
+        context.num_tickets = self._tickets.due(address)
+        return context
 
     def serve(self, served: Served) -> tuple[str, ...]:
         """Use these certificates from the next handshake on; what an operator has to mend about them."""
@@ -135,6 +139,7 @@ class Certificates:
 
     def finished(self, there: ssl.SSLObject, address: str) -> ClientCertificate | None:
         """A handshake is done: the certificate that the client has shown; None if it was not verified."""
+        self._tickets.finished(address, is_resumed=bool(there.session_reused))
         return None if self._settings.client_ca is None else self.shown(there)
 
     def shown(self, there: ssl.SSLObject) -> ClientCertificate | None:
@@ -217,8 +222,6 @@ def _context(chain: bytes, key: bytes, trust: Trust | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    # OpenSSL makes two for each TLS 1.3 session. A client that resumes uses one and gets the next with the new session.
-    context.num_tickets = 1
     with _in_memory(chain.rstrip() + b"\n" + key.strip() + b"\n") as path:
         context.load_cert_chain(path, password=_no_password)
     if trust is not None:
