@@ -6,10 +6,10 @@ in large pieces only: in the end most of it would be empty and ours for ever.
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 from collections.abc import Callable
-from typing import Any
 
 from outpost.backends.embedded.model import Directory
 from outpost.identity import Secret
@@ -23,10 +23,13 @@ def settled(load: Callable[[], Directory]) -> Directory:
     return found
 
 
+def _made_of(value: Secret) -> tuple[type[Secret], tuple[bytes]]:
+    return Secret, (value.reveal(),)
+
+
 class _Packer(pickle.Pickler):
-    def reducer_override(self, value: Any) -> Any:
-        # Secrets refuse to be pickled, because pickles are kept; this one is not.
-        return (Secret, (value.reveal(),)) if isinstance(value, Secret) else NotImplemented
+    # Secrets refuse to be pickled, because pickles are kept; this one is not.
+    dispatch_table = {**copyreg.dispatch_table, Secret: _made_of}  # noqa: RUF012 - as the library wants it
 
 
 def _packed(directory: Directory) -> bytes:
