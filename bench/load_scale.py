@@ -148,6 +148,7 @@ def measure(users: int, groups: int, seconds: float, *, is_full: bool) -> dict[s
                 figures(load(running, *binds, "--seq", "-n", "200", "-c", "4"))
                 found["binds_alone"] = figures(load(running, *binds, "-R", "1000", "-c", "16", "-s", str(seconds)))
         with appliance(url, cache) as running:
+            found["warm_listening_s"] = time.monotonic() - running.started
             who = ["-D", user_dn(SEARCHER), "-w", "pw-0", "-U", "1:1", "-c", "1", "-n", "1"]
             what = ["-o", "sub", "--base", BASE, "--filter", "(mail=user%u@example.com)", "-E", "1"]
             while True:
@@ -156,6 +157,7 @@ def measure(users: int, groups: int, seconds: float, *, is_full: bool) -> dict[s
                 if tried.returncode == 0:
                     break
             found["warm_start_s"] = time.monotonic() - running.started
+            found["warm_start_cpu_s"] = Process(running.process.pid).cpu_s()[0]
             until_ready(running)
             Process(running.process.pid).until_idle()
             found["warm_memory_mib"] = Process(running.process.pid).memory()
