@@ -122,7 +122,10 @@ class Layout:
 
     def and_then(self, further: tuple[str, ...]) -> tuple[str, ...]:
         """These names and further ones, one object however often they are asked for."""
-        return self._longer.setdefault(further, self.names + further)
+        names = self._longer.get(further)
+        if names is None:
+            names = self._longer[further] = self.names + further
+        return names
 
 
 class Naming:
@@ -208,13 +211,15 @@ def custom_values(attributes: Mapping[str, Any], username: str | None) -> dict[s
         described = _described(str(key))
         if described is None or value is None or (key == "radius" and isinstance(value, Mapping)):
             continue
-        lower, name = described
-        values = value if isinstance(value, _MANY) else (value,)
-        octets = [text_value(v) for v in values if v is not None]
-        if username is not None:
-            octets = [o.replace(b"%s", username.encode()) if b"%s" in o else o for o in octets]
-        octets = [o for o in octets if o]
+        octets = []
+        for one in value if isinstance(value, _MANY) else (value,):
+            text = b"" if one is None else text_value(one)
+            if username is not None and b"%s" in text:
+                text = text.replace(b"%s", username.encode())
+            if text:
+                octets.append(text)
         if octets:
+            lower, name = described
             found.setdefault(lower, (name, octets))
     return found
 
