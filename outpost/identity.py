@@ -517,7 +517,7 @@ class Roster(Protocol):
         """The last complete copy, or None before the first; never blocks."""
         ...
 
-    async def fetch(self, provider: LdapProvider, wanted: Wanted) -> People:
+    async def fetch(self, provider: LdapProvider, wanted: Wanted) -> Crowd:
         """A fresh copy of at least `wanted`. Raises BackendError."""
         ...
 

@@ -77,7 +77,8 @@ def _embedded(settings: Settings, path: Path, log: LogWriter, publish: Publish) 
 
     backend = EmbeddedBackend(
         path,
-        load=check.reader(settings, path),
+        extras=check.extras(settings),
+        review=check.reviewer(settings),
         publish=publish,
         log=lambda level, event: log.put(level, "outpost.directory", event, {}),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from outpost.backends.embedded.loader import load
 from outpost.backends.embedded.model import Directory, Extras
+from outpost.backends.embedded.packed import summary_of
 from outpost.config.settings import Settings
 from outpost.identity import LdapOptions, RadiusOptions
 from outpost.ldap.tls import TlsSettings, read_trust
@@ -30,16 +31,10 @@ def extras(settings: Settings) -> Extras:
     )
 
 
-def reader(settings: Settings, path: Path) -> Callable[[], Directory]:
-    """Reads the directory at `path`, wrong reply attributes among its warnings; for a thread. Raises ConfigError."""
-    options = extras(settings)
+def reviewer(settings: Settings) -> Callable[[Directory], Directory]:
+    """Puts wrong reply attributes among the warnings of a directory; for a thread. Raises ConfigError."""
     words = settings.part(DictionarySettings).dictionaries
-
-    def read() -> Directory:
-        found = load(path, options)
-        return replace(found, warnings=(*found.warnings, *wrong_replies(found, words)))
-
-    return read
+    return lambda found: replace(found, warnings=(*found.warnings, *wrong_replies(found, words)))
 
 
 def wrong_replies(directory: Directory, words: Sequence[Path] | Dictionary = ()) -> list[str]:
@@ -49,17 +44,14 @@ def wrong_replies(directory: Directory, words: Sequence[Path] | Dictionary = ())
     """
     if not directory.served.radius:
         return []
-    owners: dict[tuple[str, str], str] = {}
-    for account in directory.accounts.values():
-        for pair in account.reply.named:
-            owners.setdefault(pair, account.username)
+    owners = summary_of(directory.accounts).replies
     if not owners:
         return []
     renderer = Renderer(words if isinstance(words, Dictionary) else dictionary.load(words), os.urandom)
     return [
-        f"RADIUS logins of {username!r} will be refused: reply attribute {pair[0]}: {problem}"
-        for pair, username in owners.items()
-        for problem in renderer.complaints((pair,))
+        f"RADIUS logins of {username!r} will be refused: reply attribute {name}: {problem}"
+        for name, value, username in owners
+        for problem in renderer.complaints(((name, value),))
     ]
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import socket
 import sys
@@ -21,6 +22,8 @@ from typing import Final, NamedTuple
 import outpost
 from outpost.processes import message
 
+PR_SET_DUMPABLE: Final = 4
+"""prctl(2): whether there is a core dump of us, and other processes of the same user may read our memory."""
 PR_SET_PDEATHSIG: Final = 1
 """prctl(2): a signal to us when our parent ends."""
 OURS: Final = ("AUTHENTIK_", "OUTPOST_", "GIT_BUILD_HASH")
@@ -68,6 +71,14 @@ def inherited(argument: str) -> socket.socket:
     if os.getppid() != parent:
         raise OSError("the parent is gone")
     return sock
+
+
+def keep_private() -> None:
+    """In the child: no core dump, and nobody reads our memory, where the parent has seen to that for itself."""
+    if resource.getrlimit(resource.RLIMIT_CORE)[0] == 0:
+        # The limit is inherited, the rest is not.
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def interpreter_options() -> tuple[str, ...]:

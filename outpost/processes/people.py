@@ -38,15 +38,15 @@ class Chunk(NamedTuple):
 class Spool:
     """Octets that are written once and read often, in memory without a name. Any thread may use it."""
 
-    def __init__(self) -> None:
-        """Raises BackendError."""
+    def __init__(self, descriptor: int | None = None) -> None:
+        """descriptor: of what another process has written, ours from now on. Raises BackendError."""
         try:
-            self.descriptor = os.memfd_create("outpost-people", os.MFD_CLOEXEC)
+            self.descriptor = os.memfd_create("outpost-people", os.MFD_CLOEXEC) if descriptor is None else descriptor
         except OSError as error:
             raise BackendError(f"no memory for people: {os.strerror(error.errno or 0)}") from None
         weakref.finalize(self, os.close, self.descriptor)
         self._lock = threading.Lock()
-        self.size = 0
+        self.size = os.fstat(self.descriptor).st_size
 
     @classmethod
     def of(cls, descriptor: int, size: int) -> Self:

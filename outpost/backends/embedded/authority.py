@@ -21,6 +21,7 @@ from outpost import passcode
 from outpost.backends.embedded import phc
 from outpost.backends.embedded.codes import Codes
 from outpost.backends.embedded.model import Account, Application, AppPassword, Directory
+from outpost.backends.embedded.packed import summary_of
 from outpost.backends.embedded.pool import PoolBusy, PoolStopped, VerifyPool
 from outpost.identity import (
     Accepted,
@@ -58,20 +59,15 @@ _NOBODYS: Final = Secret(secrets.token_bytes(32))
 class Book:
     """A directory with what hides, in the time a refusal takes, whether a name is in it.
 
-    Making one walks all accounts: call it off the loop.  key: one for all of a process, so that a name means the
+    Making one may walk all accounts: call it off the loop.  key: one for all of a process, so that a name means the
     same after a reload.
     """
 
     def __init__(self, directory: Directory, key: bytes) -> None:
         self.directory = directory
-        counts: dict[str, tuple[str, int]] = {}
-        for account in directory.accounts.values():
-            if account.password is not None and account.password.is_hashed:
-                text = account.password.value.reveal_text()
-                cost = text.rpartition("$")[0].rpartition("$")[0]
-                counts[cost] = text, counts.get(cost, (text, 0))[1] + 1
-        self._decoys = tuple(phc.dummy(text) for text, _ in counts.values())
-        self._shares = list(itertools.accumulate(count for _, count in counts.values()))
+        costs = summary_of(directory.accounts).costs
+        self._decoys = tuple(text for text, _ in costs)
+        self._shares = list(itertools.accumulate(count for _, count in costs))
         self._key = key
 
     def account(self, username: str) -> Account | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, final
 
 from outpost.backends.embedded import phc, rewrite
+from outpost.backends.embedded.apart import Apart, load_apart
 from outpost.backends.embedded.authority import Book, EmbeddedAuthority
 from outpost.backends.embedded.changes import revocations
 from outpost.backends.embedded.loader import load as load_file
@@ -20,9 +21,10 @@ from outpost.backends.embedded.model import NO_EXTRAS, Account, Directory, Extra
 from outpost.backends.embedded.pool import PoolBusy, PoolStopped, VerifyPool
 from outpost.backends.embedded.rewrite import CannotChange
 from outpost.backends.embedded.settle import settled
-from outpost.errors import BackendUnavailable, ConfigError
+from outpost.errors import BackendError, BackendUnavailable, ConfigError
 from outpost.identity import (
     Changed,
+    Crowd,
     Decision,
     Identity,
     LdapProvider,
@@ -42,9 +44,13 @@ from outpost.identity import (
     Wanted,
 )
 from outpost.observe.failures import reason
+from outpost.processes.people import PackedPeople
 
 POLL_S: Final = 2.0
 """Between two looks at the files; a change is read when two of them agree about it."""
+APART_OCTETS: Final = 512 * 1024
+"""Size of a file from which on (some 2,000 users) a process of its own reads it: that takes a quarter of a second more,
+which is what logins would otherwise wait in turn with the work."""
 MOST_OCTETS: Final = 1024
 """Of a new password."""
 MOST_REVOKED: Final = 1000
@@ -52,6 +58,7 @@ MOST_REVOKED: Final = 1000
 
 Log = Callable[[str, str], None]
 """Takes a level (`info`, `warning`, `error`) and one sentence for the administrator."""
+Review = Callable[[Directory], Directory]
 Stamp = tuple[int, int, int, int]
 Stamps = Mapping[Path, Stamp | None]
 """What tells two versions of a file apart; None: there is none."""
@@ -63,6 +70,11 @@ def _nobody(_: Revoked) -> None:
 
 def _unheard(_level: str, _event: str) -> None:
     """Nobody listens."""
+
+
+def _as_it_is(directory: Directory) -> Directory:
+    """Nothing to add."""
+    return directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +90,9 @@ class _Version:
 class EmbeddedBackend:
     """All of identity as one directory file knows it; implements `outpost.identity.Backend` and `Passwords`.
 
-    publish: takes revocations, on the event loop; log: takes what an administrator should read; load: reads the
-    directory, in a thread, and raises ConfigError; poll_s: seconds between two looks at the files.
+    publish: takes revocations, on the event loop; log: takes what an administrator should read; review: adds warnings
+    to what was read, in a thread; load: reads the directory, in a thread, whatever its size, and raises ConfigError;
+    poll_s: seconds between two looks at the files.
     """
 
     def __init__(
@@ -89,6 +102,7 @@ class EmbeddedBackend:
         extras: Extras = NO_EXTRAS,
         publish: Publish = _nobody,
         log: Log = _unheard,
+        review: Review = _as_it_is,
         load: Callable[[], Directory] | None = None,
         poll_s: float = POLL_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -96,7 +110,12 @@ class EmbeddedBackend:
     ) -> None:
         self._publish = publish
         self._log = log
+        self._extras = extras
+        self._review = review
         self._load = load or (lambda: load_file(path, extras))
+        self._may_be_apart = load is None
+        self._not_apart = ""
+        """Why the last large version was not read by a process of its own."""
         self._poll_s = poll_s
         self._sleep = sleep
         self._path = path
@@ -248,11 +267,11 @@ class EmbeddedBackend:
 
     # -- people and what is served ----------------------------------------------------------------
 
-    def current(self, provider: LdapProvider) -> People | None:
+    def current(self, provider: LdapProvider) -> Crowd | None:
         """The people in the file, None before `start`; never blocks."""
         return self._book.directory.people if self._book is not None else None
 
-    async def fetch(self, provider: LdapProvider, wanted: Wanted) -> People:
+    async def fetch(self, provider: LdapProvider, wanted: Wanted) -> Crowd:
         """All people in the file. Raises BackendUnavailable before `start`."""
         if self._book is None:
             raise BackendUnavailable("the directory has not been read yet")
@@ -274,7 +293,7 @@ class EmbeddedBackend:
         self._is_writable = await asyncio.to_thread(rewrite.is_writable, self._path)
         # A version that cannot be read is not tried again until it is another one.
         self._stamps = before
-        version = await asyncio.to_thread(self._version, self._book)
+        version = await self._newest(self._book, before[self._path])
         directory = version.book.directory
         after = await asyncio.to_thread(_stamps, directory.files)
         if self._is_stopped:
@@ -291,7 +310,7 @@ class EmbeddedBackend:
         people, served = directory.people, directory.served
         self._log(
             "info",
-            f"directory read: {len(people.users)} users, {len(people.groups)} groups, "
+            f"directory read: {people.user_count} users, {len(people.groups)} groups, "
             f"{len(served.ldap)} LDAP and {len(served.radius)} RADIUS providers",
         )
         for on_change in self._subscribers:
@@ -300,16 +319,30 @@ class EmbeddedBackend:
             except Exception as exc:  # one listener's bug must not keep the others, or the next read, from theirs
                 self._log("error", f"a listener failed: {reason(exc)}")
 
-    def _version(self, old: Book | None) -> _Version:
-        """Read and compare; in a thread."""
-        directory = settled(self._load)
+    async def _newest(self, old: Book | None, stamp: Stamp | None) -> _Version:
+        """Read and compare. Raises ConfigError."""
+        if self._may_be_apart and stamp is not None and stamp[2] >= APART_OCTETS:
+            try:
+                found = await load_apart(self._path, self._extras, None if old is None else old.directory)
+            except BackendError as error:
+                if str(error) != self._not_apart:
+                    self._log("warning", f"the directory is read without a process of its own: {error}")
+                self._not_apart = str(error)
+            else:
+                self._not_apart = ""
+                return await asyncio.to_thread(self._version, old, found)
+        return await asyncio.to_thread(lambda: self._version(old, Apart(settled(self._load), None)))
+
+    def _version(self, old: Book | None, found: Apart) -> _Version:
+        """Compare; in a thread."""
+        directory = self._review(found.directory)
         if old is None:
             return _Version(Book(directory, self._key), (), is_changed=True)
         people = _numbered(old.directory.people, directory.people)
         directory = replace(directory, people=people)
         # Where the file is and what it deserves a look for is no content.
         is_changed = replace(old.directory, files=directory.files, warnings=directory.warnings) != directory
-        revoked = revocations(old.directory, directory)
+        revoked = revocations(old.directory, directory, found.revoked)
         if len(revoked) > MOST_REVOKED:
             revoked = [Revoked()]
         return _Version(Book(directory, self._key), tuple(revoked), is_changed)
@@ -350,10 +383,13 @@ def _matches(password: Password, secret: Secret) -> bool:
     return bool(password.value) and hmac.compare_digest(password.value.reveal(), secret.reveal())
 
 
-def _numbered(old: People, new: People) -> People:
+def _numbered(old: Crowd, new: Crowd) -> Crowd:
     """The old people if the content is the same, else the new ones with the next generation."""
-    if (old.users, old.groups) == (new.users, new.groups):
+    if isinstance(old, PackedPeople) and isinstance(new, PackedPeople):
+        return old if old.digest == new.digest else replace(new, generation=old.generation + 1)
+    if isinstance(old, People) and isinstance(new, People) and (old.users, old.groups) == (new.users, new.groups):
         return old
+    assert isinstance(new, People | PackedPeople)
     return replace(new, generation=old.generation + 1)
 
 

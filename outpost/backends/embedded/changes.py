@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from outpost.backends.embedded.model import Application, Directory
+from outpost.backends.embedded.model import Account, Application, Directory
+from outpost.backends.embedded.packed import PackedAccounts, PackedLogins
 from outpost.identity import Provider, Revoked
 
 
-def revocations(old: Directory, new: Directory) -> list[Revoked]:
+def revocations(old: Directory, new: Directory, users: Iterable[int] | None = None) -> list[Revoked]:
     """What was believed of `old` and no longer holds in `new`: users first, then providers, each in order of pk.
 
-    A user is revoked when anything of the account differs or a name by which he logged in means another user or
-    nobody; a provider when it, or who may use it, differs.  Nothing for what is new or unchanged.
+    users: the pks of those users, where they are known.  A provider is revoked when it, or who may use it, differs.
+    Nothing for what is new or unchanged.
     """
-    before, after = _logins(old), _logins(new)
-    found = [
-        Revoked(user_pk=pk)
-        for pk, account in sorted(old.accounts.items())
-        if new.accounts.get(pk) != account or not before[pk] <= after[pk]
-    ]
+    if users is None:
+        users = revoked_users(old.accounts, old.by_login, new.accounts, new.by_login)
+    found = [Revoked(user_pk=pk) for pk in users]
     for service, was, now in (
         ("ldap", old.served.ldap, new.served.ldap),
         ("radius", old.served.radius, new.served.radius),
@@ -34,9 +32,21 @@ def revocations(old: Directory, new: Directory) -> list[Revoked]:
     return found
 
 
-def _logins(directory: Directory) -> defaultdict[int, set[str]]:
+def revoked_users(
+    old: Mapping[int, Account], old_logins: Mapping[str, int], new: Mapping[int, Account], new_logins: Mapping[str, int]
+) -> list[int]:
+    """pks in order: users of whose accounts anything differs, or a name of whose means another user or nobody."""
+    before, after = _names(old_logins), _names(new_logins)
+    was: Callable[[int], object] = old.get
+    now: Callable[[int], object] = new.get
+    if isinstance(old, PackedAccounts) and isinstance(new, PackedAccounts):
+        was, now = old.row, new.row
+    return [pk for pk in sorted(old) if now(pk) != was(pk) or not before[pk] <= after[pk]]
+
+
+def _names(by_login: Mapping[str, int]) -> defaultdict[int, set[str]]:
     found: defaultdict[int, set[str]] = defaultdict(set)
-    for name, pk in directory.by_login.items():
+    for name, pk in by_login.owned() if isinstance(by_login, PackedLogins) else by_login.items():
         found[pk].add(name)
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from outpost.identity import LdapOptions, People, RadiusOptions, ReplyAttributes, Secret, Served
+from outpost.identity import Crowd, LdapOptions, RadiusOptions, ReplyAttributes, Secret, Served
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ NO_EXTRAS: Final = Extras()
 class Directory:
     """One directory file, read completely and found consistent."""
 
-    people: People
+    people: Crowd
     accounts: Mapping[int, Account]
     """By user pk."""
     by_login: Mapping[str, int]
