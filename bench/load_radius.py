@@ -1,9 +1,11 @@
-"""What others feel while a RADIUS backend is slow or drowned: `python -m bench.load_radius [slow|flood]`.
+"""RADIUS logins that nobody remembers: `python -m bench.load_radius [slow|flood|cold]`.
 
 The appliance runs as a process of its own against the tests' stub of an authentik server, which runs in another one.
 
 slow: some hundred logins take ten seconds each; Status-Server requests and remembered logins are timed meanwhile.
 flood: 65,536 different logins are begun and the server decides none; the same figures, and the memory taken.
+cold: PAP logins of users of whom each logs in once, from a directory file with the cheapest hash that is allowed
+(argon2id, 8 KiB, one pass) and from the stub: CPU time of the appliance for each, and logins a second.
 """
 
 from __future__ import annotations
@@ -15,16 +17,20 @@ import json
 import multiprocessing
 import os
 import socket
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import uvloop
 
+from bench import generators, population, servers
 from outpost._fastradius import SharedSecret, encode_request, hide_user_password
 from outpost.radius.packet import encode_attribute
 from tests.stub_authentik.server import RADIUS_TOKEN, Stub
@@ -36,13 +42,14 @@ REQUESTS_PER_LOGIN = 6
 """One after the other at the executor, each delayed."""
 
 
-def serve(pipe: Connection, users: int) -> None:
+def serve(pipe: Connection, users: int, name: str, password: str) -> None:
     """The stub, delayed by as many seconds as the pipe says, until it says None."""
 
     async def run() -> None:
         stub = Stub()
-        for name in ("alice", *(f"slow{n}" for n in range(users))):
-            stub.add_user(name, f"pw-{name}")
+        stub.add_user("alice", "pw-alice")
+        for n in range(users):
+            stub.add_user(f"{name}{n}", f"{password}{n}")
         stub.add_provider(stub.add_outpost("radius"), "radius-main", shared_secret=SECRET.decode())
         async with stub:
             pipe.send(stub.url)
@@ -53,10 +60,10 @@ def serve(pipe: Connection, users: int) -> None:
 
 
 @contextlib.contextmanager
-def stub(users: int) -> Iterator[tuple[str, Connection]]:
+def stub(users: int, name: str = "slow", password: str = "pw-slow") -> Iterator[tuple[str, Connection]]:
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=serve, args=(theirs, users), daemon=True)
+    process = spawn.Process(target=serve, args=(theirs, users, name, password), daemon=True)
     process.start()
     try:
         yield ours.recv(), ours
@@ -228,16 +235,51 @@ def flood(options: list[str]) -> None:
         print(f"replies to them: {sum(found.values())}; most for one request: {max(found.values(), default=0)}")
 
 
+def cold(logins: int, rounds: int, options: list[str]) -> None:
+    """Each login is somebody's first; the processor of the generator is not the appliance's."""
+    generators.build()
+    people = servers.Population(logins * rounds, 20, population.certificate())
+    with tempfile.TemporaryDirectory(prefix="outpost-cold-") as folder, servers.outpost(Path(folder), people) as server:
+        print(f"directory file, {first_logins(server.pid, server.radius, population.SECRET, logins, rounds)}")
+    with stub(logins * rounds, "user", "pass") as (url, _), outpost(url, options) as running:
+        os.sched_setaffinity(running.pid, {servers.SERVER_CPU})
+        with client(running.port) as sock:
+            until_known(running, sock)
+        print(f"server (stub), {first_logins(running.pid, running.port, SECRET.decode(), logins, rounds)}")
+
+
+def first_logins(pid: int, port: int, secret: str, logins: int, rounds: int) -> str:
+    """The figures of `rounds` times `logins` first logins, 16 at a time. Raises RuntimeError for a wrong answer."""
+    found = []
+    for n in range(rounds):
+        command = ["taskset", "-c", str(servers.CLIENT_CPU), str(generators.BIN / "radload"), "-p", str(port)]
+        command += ["-U", f"{n * logins}:{(n + 1) * logins - 1}", "-c", "4", "-d", "4", "-S", secret, "--need-ma"]
+        command += ["--seq", "-n", str(logins), "-j", "-P", str(pid)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{command}: {done.stdout[-300:]}{done.stderr[-300:]}")
+        found.append(json.loads(done.stdout.strip().splitlines()[-1]))
+    cpu_us = sorted(float(one["server_us_op"]) for one in found)
+    rate, p50_us = (statistics.median(float(one[name]) for one in found) for name in ("accept_s", "p50_us"))
+    return (
+        f"{rounds} times {logins} first logins: CPU {statistics.median(cpu_us):,.0f} us each "
+        f"({cpu_us[0]:,.0f} to {cpu_us[-1]:,.0f}), {rate:,.0f} a second, p50 {p50_us / 1000:.1f} ms"
+    )
+
+
 def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="bench.load_radius", description=__doc__)
-    parser.add_argument("what", choices=("slow", "flood"))
+    parser.add_argument("what", choices=("slow", "flood", "cold"))
     parser.add_argument("--logins", type=int, default=200)
     parser.add_argument("--delay", type=float, default=10.0, help="seconds each slow login takes")
+    parser.add_argument("--rounds", type=int, default=5, help="of cold logins")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the appliance")
     arguments = parser.parse_args()
     if arguments.what == "slow":
         slow(arguments.logins, arguments.delay, arguments.set)
+    elif arguments.what == "cold":
+        cold(arguments.logins, arguments.rounds, arguments.set)
     else:
         flood(arguments.set)
     return 0
