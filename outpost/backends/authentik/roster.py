@@ -175,7 +175,7 @@ class AuthentikRoster:
             for shape in shapes:
                 if self._users.query == BARE and shape.raw("groups") is None:
                     raise _Withheld(f"{shape.where}: no groups")
-                yield people.user(shape, pool)
+                yield people.user(shape.listing("groups"), pool)
 
         return page_of(users(), self._spool)
 
