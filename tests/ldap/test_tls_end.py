@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import random
+import socket
 import ssl
 import weakref
 from collections.abc import Callable
@@ -37,6 +38,7 @@ class Plain:
         self.writes: list[int] = []
         self.calls: list[object] = []
         self.is_reading = True
+        self.socket: socket.socket | None = None
 
     def write(self, octets: bytes) -> None:
         assert octets and not self.is_closing()
@@ -62,7 +64,7 @@ class Plain:
         self.calls.append((high, low))
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"peername": ("192.0.2.1", 5)}.get(name, default)
+        return {"peername": ("192.0.2.1", 5), "socket": self.socket}.get(name, default)
 
 
 class Wire:
@@ -416,3 +418,28 @@ def test_nothing_stays_of_a_connection(ending: str) -> None:
         assert [trace() for trace in traces] == [None] * 3
     finally:
         gc.enable()
+
+
+def acknowledges_at_once(there: socket.socket) -> bool:
+    """What comes next is not kept waiting for an answer to travel with."""
+    return bool(there.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK))
+
+
+@pytest.mark.parametrize("tickets", [0, 1])
+def test_a_finished_that_nothing_follows_is_acknowledged_at_once(tickets: int) -> None:
+    server = tls.context_of(pki.server("localhost").served(), None)
+    server.num_tickets = tickets
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        ours = listener.accept()[0]
+    with client, ours:
+        for _ in range(5):  # from now on acknowledgements travel with answers
+            client.sendall(b"?")
+            assert ours.recv(1) == b"?"
+            ours.sendall(b"!")
+            assert client.recv(1) == b"!"
+        assert not acknowledges_at_once(ours)
+        there = Pair(VERSIONS[ssl.TLSVersion.TLSv1_3], server=server)
+        there.plain.socket = ours
+        there.connect()
+        assert acknowledges_at_once(ours) is (tickets == 0)
