@@ -211,14 +211,17 @@ def test_wherever_the_stream_is_cut(
             at += size
         heard = b""
         await give(there.from_client.read())
-        for _ in range(1000):
-            if there.wire.got == sent:
-                break
-            await asyncio.sleep(0)
+        # An octet at a time, and a pause behind every third: some turns of the loop for each.
+        async with asyncio.timeout(30):
+            while there.wire.got != sent:
+                await asyncio.sleep(0)
         heard += there.heard()
         with pytest.raises(ssl.SSLWantReadError):
             there.client.unwrap()
         await give(there.from_client.read())
+        async with asyncio.timeout(30):
+            while "eof" not in there.wire.told:
+                await asyncio.sleep(0)
         assert bytes(there.wire.got) == sent
         assert there.wire.told == ["encrypted", "eof"]
         assert heard + there.heard() == answered
