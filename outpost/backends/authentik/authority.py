@@ -7,11 +7,11 @@ without a login stage, and newer servers' access checks pass for anonymous calle
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from outpost import passcode
+from outpost.backends.authentik import people
 from outpost.backends.authentik.access import Access, AccessCheck, Denied, reply_attributes
 from outpost.backends.authentik.client import Pool, TokenRefused, refusal
 from outpost.backends.authentik.cookies import SESSION
@@ -66,7 +66,8 @@ class Person:
     names: frozenset[str]
     """Everything by which the session cookie may name this user."""
     is_active: bool
-    groups: frozenset[str]
+    groups: tuple[str, ...]
+    """pks, in order."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -289,8 +290,7 @@ class FlowAuthority:
             username,
             frozenset(names),
             user.boolean("is_active", True),
-            # Many people are in few groups: one string for each group.
-            frozenset(sys.intern(group.text("pk")) for group in user.children("groups")),
+            people.group_pks(user.children("groups")),
         )
 
 

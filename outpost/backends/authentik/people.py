@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
+from hashlib import blake2b
 from uuid import UUID
 
 from outpost.backends.authentik.shape import Shape
@@ -86,15 +88,20 @@ def _within(pks: tuple[str, ...], known: Set[str]) -> tuple[str, ...]:
     return tuple(pk for pk in pks if pk in known)
 
 
-def standing(one: User) -> tuple[object, ...]:
-    """What decides about logins: when it changes, what was believed about the user is to be forgotten."""
-    return (one.password_change_date, one.is_active, frozenset(one.groups))
-
-
 def standing_text(one: User) -> tuple[object, ...]:
-    """The same in an order of its own, to be hashed."""
+    """What decides about logins: when it changes, what was believed about the user is to be forgotten."""
     changed = one.password_change_date
     return (None if changed is None else changed.timestamp(), one.is_active, sorted(set(one.groups)))
+
+
+def standing(one: User) -> bytes:
+    """A digest of the same: of everybody who has logged in one is kept."""
+    return blake2b(repr(standing_text(one)).encode(), digest_size=16).digest()
+
+
+def group_pks(records: Iterable[Shape]) -> tuple[str, ...]:
+    """The pks of some groups, each once, in order. Many people are in few groups: one string for each group."""
+    return tuple(sorted({sys.intern(one.text("pk")) for one in records}))
 
 
 def moved(before: Mapping[str, Group], after: Mapping[str, Group]) -> frozenset[str]:

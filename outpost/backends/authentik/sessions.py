@@ -46,8 +46,8 @@ class Kept:
     """Seconds since the epoch; None: when the server thinks so."""
     leased_until: float
     """On the loop's clock."""
-    groups: frozenset[str] = frozenset()
-    """pks of the user's groups as the session showed them at the login."""
+    groups: tuple[str, ...] = ()
+    """pks of the user's groups, in order, as the session showed them at the login."""
     holders: int = 0
 
 
@@ -79,7 +79,7 @@ class Sessions:
         provider: Provider,
         service: str,
         expires_at: float | None,
-        groups: frozenset[str] = frozenset(),
+        groups: tuple[str, ...] = (),
     ) -> None:
         """Remember the session of an accepted login, for the time of the lease at least. On the event loop only."""
         loop = asyncio.get_running_loop()

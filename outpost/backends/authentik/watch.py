@@ -67,8 +67,8 @@ class _Watched:
     """On the loop's clock; later while a connection rests on one of the sessions."""
     is_new: bool = True
     """Not looked at since his first login."""
-    standing: tuple[object, ...] | None = None
-    own_groups: frozenset[str] | None = None
+    standing: bytes | None = None
+    own_groups: tuple[str, ...] | None = None
     """As his sessions show them."""
     app_passwords: frozenset[str] | None = None
     """As his sessions show them; None: to be asked for, empty: there are none whose end would have to be seen."""
@@ -250,7 +250,7 @@ class Watch:
         if answer.status != 200:
             raise BackendError(f"{what}: HTTP {answer.status}")
         user = Shape(answer.json(what), what).child("user")
-        groups = frozenset(group.text("pk") for group in user.children("groups"))
+        groups = people.group_pks(user.children("groups"))
         if not user.boolean("is_active", True) or groups != entry.own_groups:
             self._revoke(pk, "changed")
 
