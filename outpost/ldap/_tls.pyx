@@ -59,11 +59,12 @@ cdef class TlsEnd:
         self.incoming.write(self.scratch[:nbytes])
         if self.state == OPEN:
             self.deliver()
-        elif self.shake():
-            self.has_written = False
+            return
+        self.has_written = False
+        if self.shake():
             self.deliver()
-            if not self.has_written and self.state == OPEN:
-                self.acknowledge()
+        if not self.has_written and self.state != CLOSED:
+            self.acknowledge()
 
     def eof_received(self):
         # Without close_notify somebody else may have cut it off (RFC 8446 6.1): nothing that came last is believed.
@@ -214,10 +215,11 @@ cdef class TlsEnd:
         return 0
 
     cdef int acknowledge(self) except -1:
-        """Let the client know at once that its Finished has come, where neither ticket nor answer does.
+        """Let the client know at once that its piece of the handshake has come, where nothing that is sent does.
 
-        Until then a client that gathers small pieces (RFC 9293 3.7.4) holds its first request back, and Linux would
-        wait 40 ms for something to send along (3.8.6.3).
+        Until then a client that gathers small pieces (RFC 9293 3.7.4) holds back what follows: Java its Finished, which
+        it sends apart from ChangeCipherSpec, others their first request where no ticket comes. Linux would wait 40 ms
+        for something to send along (3.8.6.3).
         """
         cdef int fd, on = 1
         there = self.raw.get_extra_info("socket")

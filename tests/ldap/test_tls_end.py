@@ -6,7 +6,7 @@ import random
 import socket
 import ssl
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -428,21 +428,44 @@ def acknowledges_at_once(there: socket.socket) -> bool:
     return bool(there.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK))
 
 
-@pytest.mark.parametrize("tickets", [0, 1])
-def test_a_finished_that_nothing_follows_is_acknowledged_at_once(tickets: int) -> None:
-    server = tls.context_of(pki.server("localhost").served(), None)
-    server.num_tickets = tickets
+@pytest.fixture
+def ours() -> Iterator[socket.socket]:
+    """The server's side of a connection on which acknowledgements travel with answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
         ours = listener.accept()[0]
     with client, ours:
-        for _ in range(5):  # from now on acknowledgements travel with answers
+        for _ in range(5):
             client.sendall(b"?")
             assert ours.recv(1) == b"?"
             ours.sendall(b"!")
             assert client.recv(1) == b"!"
         assert not acknowledges_at_once(ours)
-        there = Pair(VERSIONS[ssl.TLSVersion.TLSv1_3], server=server)
-        there.plain.socket = ours
-        there.connect()
-        assert acknowledges_at_once(ours) is (tickets == 0)
+        yield ours
+
+
+@pytest.mark.parametrize("tickets", [0, 1])
+def test_a_finished_that_nothing_follows_is_acknowledged_at_once(tickets: int, ours: socket.socket) -> None:
+    server = tls.context_of(pki.server("localhost").served(), None)
+    server.num_tickets = tickets
+    there = Pair(VERSIONS[ssl.TLSVersion.TLSv1_3], server=server)
+    there.plain.socket = ours
+    there.connect()
+    assert acknowledges_at_once(ours) is (tickets == 0)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_flight_that_comes_in_pieces_is_acknowledged_at_once(version: ssl.TLSVersion, ours: socket.socket) -> None:
+    """Java sends ChangeCipherSpec and Finished apart, and the second only when the first has arrived."""
+    there = Pair(VERSIONS[version])
+    there.plain.socket = ours
+    assert not there.shake()
+    there.give(there.from_client.read())
+    assert not acknowledges_at_once(ours)
+    there.shake()
+    flight = there.from_client.read()
+    first = 5 + int.from_bytes(flight[3:5])
+    there.give(flight[:first])
+    assert acknowledges_at_once(ours)
+    there.give(flight[first:])
+    assert there.wire.told == ["encrypted"]
