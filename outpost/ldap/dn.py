@@ -48,16 +48,16 @@ ALIASES = {
 """The other names and the OIDs of the types of RFC 4514 section 3 and surname, lower case."""
 
 # descr and numericoid of RFC 4512 1.4; no leading zeros in an arc.
-TYPE = re.compile(r"[A-Za-z][A-Za-z0-9-]*+|(?:0|[1-9][0-9]*+)(?:\.(?:0|[1-9][0-9]*+))++")
+TYPE = re.compile(r"[A-Za-z][A-Za-z0-9-]*+|(?:0|[1-9][0-9]*+)(?:\.(?:0|[1-9][0-9]*+))+")
 SPACES = re.compile(r" *+")
 # stringchar of RFC 4514 section 3; "=" and an inner "#" need no escape.
 PLAIN = re.compile(r'[^\\,+"<>;\0]++')
-HEX_PAIRS = re.compile(r"(?:\\[0-9A-Fa-f]{2})++")
-HEX_STRING = re.compile(r"#((?:[0-9A-Fa-f]{2})++)")
+HEX_PAIRS = re.compile(r"(?:\\[0-9A-Fa-f]{2})+")
+HEX_STRING = re.compile(r"#((?:[0-9A-Fa-f]{2})+)")
 ESCAPABLE = frozenset(' "#+,;<=>\\')
 
 # What nine of ten requests carry is in normal form once it is in lower case.
-SIMPLE = re.compile(rb"(?:(?:cn|ou|dc|uid|o)=[a-z0-9._@-]++(?: [a-z0-9._@-]++)*+(?:,(?!\Z)|\Z))++")
+SIMPLE = re.compile(rb"(?:(?:cn|ou|dc|uid|o)=[a-z0-9._@-]++(?: [a-z0-9._@-]++)*(?:,(?!\Z)|\Z))+")
 
 TO_ESCAPE = re.compile(r'[\0-\x1f\x7f"+,;<>\\]|\A[ #]| \Z')
 # In normal forms every special is a hex pair, so that a comma always ends an RDN.

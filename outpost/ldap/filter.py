@@ -26,11 +26,11 @@ RELATIONS = {"=": EQUALITY, ">=": GREATER_OR_EQUAL, "<=": LESS_OR_EQUAL, "~=": A
 SIGNS = {tag: sign for sign, tag in RELATIONS.items()} | {tag: sign for sign, tag in LISTS.items()}
 
 # attributedescription of RFC 4512 2.5, and underscores, which directories hold whatever the grammar says.
-OID = r"(?:[A-Za-z][A-Za-z0-9_-]*+|(?:0|[1-9][0-9]*+)(?:\.(?:0|[1-9][0-9]*+))++)"
-ATTRIBUTE = re.compile(rf"{OID}(?:;[A-Za-z0-9_-]++)*+")
+OID = r"(?:[A-Za-z][A-Za-z0-9_-]*+|(?:0|[1-9][0-9]*+)(?:\.(?:0|[1-9][0-9]*+))+)"
+ATTRIBUTE = re.compile(rf"{OID}(?:;[A-Za-z0-9_-]++)*")
 RELATION = re.compile(r"[><~]?=")
 EXTENSION = re.compile(rf"(:[Dd][Nn](?=:))?(?::({OID}))?:=")
-VALUE = re.compile(r"(?:[^\0()*\\]++|\\[0-9A-Fa-f]{2})*+")
+VALUE = re.compile(r"(?:[^\0()*\\]++|\\[0-9A-Fa-f]{2})*")
 ESCAPED = re.compile(rb"\\(..)", re.DOTALL)
 
 SECRETS = frozenset({b"userpassword", b"2.5.4.35", b"unicodepwd", b"authpassword", b"sambantpassword"})

@@ -32,7 +32,7 @@ TAG_OCTETS: Final = range(16, 65)
 """Shorter tags would make a lucky guess thinkable."""
 
 # Unpadded base64 (RFC 4648 4), the unused low bits of the last character zero: else one hash had several spellings.
-_BASE64: Final = r"((?:[A-Za-z0-9+/]{4})*+(?:[A-Za-z0-9+/][AQgw]|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048])?)"
+_BASE64: Final = r"((?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048])?)"
 _SHAPE: Final = re.compile(
     rf"\$argon2id\$v=([0-9]{{1,9}}\$m=[0-9]{{1,9}},t=[0-9]{{1,9}},p=[0-9]{{1,9}})\${_BASE64}\${_BASE64}", re.ASCII
 )

@@ -39,11 +39,11 @@ from outpost.identity import (
 Network = IPv4Network | IPv6Network
 
 # The string form of RFC 4514, with the spaces around "," that people write.
-_TYPE: Final = r"(?:[A-Za-z][A-Za-z0-9-]*+|[0-9]++(?:\.[0-9]++)++)"
+_TYPE: Final = r"(?:[A-Za-z][A-Za-z0-9-]*+|[0-9]++(?:\.[0-9]++)+)"
 _ESCAPED: Final = r"\\(?:[ \"#+,;<=>\\]|[0-9A-Fa-f]{2})"
-_VALUE: Final = rf"(?:#(?:[0-9A-Fa-f]{{2}})++|(?:[^\\,+\"<>;\0#]|{_ESCAPED})(?:[^\\,+\"<>;\0]|{_ESCAPED})*+)"
-_RDN: Final = rf" *+{_TYPE} *+= *+{_VALUE}(?:\+ *+{_TYPE} *+= *+{_VALUE})*+"
-_DN: Final = re.compile(rf"{_RDN}(?:,{_RDN})*+")
+_VALUE: Final = rf"(?:#(?:[0-9A-Fa-f]{{2}})+|(?:[^\\,+\"<>;\0#]|{_ESCAPED})(?:[^\\,+\"<>;\0]|{_ESCAPED})*)"
+_RDN: Final = rf" *+{_TYPE} *+= *+{_VALUE}(?:\+ *+{_TYPE} *+= *+{_VALUE})*"
+_DN: Final = re.compile(rf"{_RDN}(?:,{_RDN})*")
 _MAX_DN: Final = 1024
 
 _DEFAULT_BASE: Final = "DC=ldap,DC=goauthentik,DC=io"
