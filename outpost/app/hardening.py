@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import resource
 
-PR_SET_DUMPABLE = 4
-"""prctl(2): without it neither a core dump nor another process of the same user sees our memory."""
+from outpost.processes import child
+
 MALLOC = ((-3, 1 << 20), (-1, 1 << 20), (-8, 4))
 """mallopt(3): M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in octets, M_ARENA_MAX."""
 FILES_WANTED = 1 << 20
@@ -17,11 +17,7 @@ def forbid_core_dumps() -> None:
     """No core dump of this process from now on, since it would hold passwords in flight."""
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
-    try:
-        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    except (OSError, AttributeError):
-        # Not Linux: the resource limit is what there is.
-        return
+    child.keep_private()
 
 
 def return_memory() -> None:

@@ -7,9 +7,7 @@ is started for one directory and ended with it; whatever happens to it, there is
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
-import os
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,8 +15,7 @@ import orjson
 
 from outpost.errors import BackendError, ConfigError
 from outpost.identity import LdapOptions, LdapProvider, Mode
-from outpost.processes import child, memory
-from outpost.processes.channel import Channel
+from outpost.processes import errand, memory
 from outpost.processes.message import Message
 from outpost.processes.people import PackedPeople, group_row
 
@@ -35,43 +32,8 @@ async def compile_apart(people: PackedPeople, provider: LdapProvider, left_out: 
     Raises ConfigError for a base DN that is none, and BackendError when there is no arena in the end.
     """
     order = await asyncio.to_thread(_order, people, provider)
-    try:
-        started = await child.start(MODULE)
-    except OSError as error:
-        raise BackendError(f"no process to compile it: {os.strerror(error.errno or 0)}") from None
-    try:
-        async with asyncio.timeout(LONGEST_S):
-            answer = await _answer(started, order, people.spool.descriptor)
-    except TimeoutError:
-        raise BackendError(f"not compiled within {LONGEST_S:g} s") from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            started.process.kill()
-        await started.process.wait()
+    answer = await errand.answer_of(MODULE, order, (people.spool.descriptor,), longest_s=LONGEST_S)
     return _arena(answer, left_out)
-
-
-async def _answer(started: child.Child, order: bytes, descriptor: int) -> Message:
-    """What the process says to the order. Raises BackendError when it says nothing."""
-    answered: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-
-    def received(message: Message) -> None:
-        if answered.done():
-            message.close()
-        else:
-            answered.set_result(message)
-
-    def closed(why: str) -> None:
-        if not answered.done():
-            said = why or "it ended before it was done"
-            answered.set_exception(BackendError(f"the process that compiles it failed: {said}"))
-
-    channel = Channel(started.socket, received, closed)
-    try:
-        channel.post(order, (descriptor,))
-        return await answered
-    finally:
-        channel.close()
 
 
 def _arena(answer: Message, left_out: list[str] | None) -> memoryview:
@@ -92,7 +54,7 @@ def _arena(answer: Message, left_out: list[str] | None) -> memoryview:
     if isinstance(said, dict) and isinstance(said.get("refused"), str):
         raise ConfigError(said["refused"])
     failed = said.get("failed") if isinstance(said, dict) else None
-    raise BackendError(f"the process that compiles it failed: {failed or 'it made no sense'}")
+    raise errand.failed(failed or "it made no sense")
 
 
 def _order(people: PackedPeople, provider: LdapProvider) -> bytes:

@@ -74,9 +74,9 @@ def inherited(argument: str) -> socket.socket:
 
 
 def keep_private() -> None:
-    """In the child: no core dump, and nobody reads our memory, where the parent has seen to that for itself."""
+    """No core dump, and nobody reads our memory, where the limit of core dumps says so; children inherit only that."""
     if resource.getrlimit(resource.RLIMIT_CORE)[0] == 0:
-        # The limit is inherited, the rest is not.
+        # Where there is no such call, the limit is what there is.
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 

@@ -82,7 +82,7 @@ FAILURES = {
         "memory cannot be read",
     ),
     "has a bug": ("""message.send(sock, b'{"failed":"KeyError"}')""", "KeyError"),
-    "takes for ever": ("time.sleep(60)", "not compiled within"),
+    "takes for ever": ("time.sleep(60)", "not done within"),
 }
 
 

@@ -20,8 +20,7 @@ from outpost.backends.embedded.model import Application, Directory, Extras
 from outpost.backends.embedded.packed import PackedAccounts, PackedLogins, Summary
 from outpost.errors import BackendError, ConfigError, DecodeError
 from outpost.identity import Served
-from outpost.processes import child
-from outpost.processes.channel import Channel
+from outpost.processes import errand
 from outpost.processes.message import Message
 from outpost.processes.people import Chunk, PackedPeople, Spool, group_from
 from outpost.processes.wire import Wire
@@ -100,44 +99,10 @@ async def load_apart(path: Path, extras: Extras, before: Directory | None = None
     old = (accounts.descriptor,) if isinstance(accounts, PackedAccounts) else ()
     try:
         order = ORDER.encode(Order(path, extras, dict(os.environ), is_urgent=before is None))
-        started = await child.start(MODULE)
     except TypeError:  # of a name or variable that is no Unicode
         raise BackendError("its name, or the environment, cannot be told to a process") from None
-    except OSError as error:
-        raise BackendError(f"no process to read it: {os.strerror(error.errno or 0)}") from None
-    try:
-        async with asyncio.timeout(LONGEST_S):
-            answer = await _answer(started, order, old)
-    except TimeoutError:
-        raise BackendError(f"not read within {LONGEST_S:g} s") from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            started.process.kill()
-        await started.process.wait()
+    answer = await errand.answer_of(MODULE, order, old, longest_s=LONGEST_S)
     return await asyncio.to_thread(_taken, answer)
-
-
-async def _answer(started: child.Child, order: bytes, descriptors: tuple[int, ...]) -> Message:
-    """What the process says to the order. Raises BackendError when it says nothing."""
-    answered: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-
-    def received(message: Message) -> None:
-        if answered.done():
-            message.close()
-        else:
-            answered.set_result(message)
-
-    def closed(why: str) -> None:
-        if not answered.done():
-            said = why or "it ended before it was done"
-            answered.set_exception(BackendError(f"the process that reads it failed: {said}"))
-
-    channel = Channel(started.socket, received, closed)
-    try:
-        channel.post(order, descriptors)
-        return await answered
-    finally:
-        channel.close()
 
 
 def _taken(answer: Message) -> Apart:
@@ -149,7 +114,7 @@ def _taken(answer: Message) -> Apart:
             if isinstance(said, Refused):
                 raise ConfigError(said.problem, source=said.source, line=said.line, key=said.key)
             if isinstance(said, Failed):
-                raise BackendError(f"the process that reads it failed: {said.why}")
+                raise errand.failed(said.why)
             there, crowd = answer.descriptors
             stack.pop_all()
             spool = Spool(crowd)
@@ -164,7 +129,7 @@ def _taken(answer: Message) -> Apart:
                 said.people_digest,
             )
         except (DecodeError, ValueError, OSError) as error:
-            raise BackendError(f"the process that reads it made no sense: {type(error).__name__}") from None
+            raise errand.failed(f"it made no sense, {type(error).__name__}") from None
     directory = Directory(
         people, accounts, PackedLogins(accounts), said.served, said.applications, said.files, said.warnings
     )

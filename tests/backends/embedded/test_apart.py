@@ -20,7 +20,7 @@ from outpost.backends.embedded.model import NO_EXTRAS, Extras
 from outpost.backends.embedded.packed import PackedAccounts, PackedLogins, digest_of, pack, summary_of
 from outpost.errors import BackendError, ConfigError, DecodeError
 from outpost.identity import Accepted, LdapOptions, RadiusOptions, Revoked, Secret
-from outpost.processes import memory
+from outpost.processes import child, memory
 from tests.backends.embedded.people import CLIENT, account, directory, hashed
 
 ANN = account(7, "ann", hashed("pw-ann"))
@@ -237,14 +237,14 @@ async def test_what_cannot_be_told_is_read_here_and_said_once(served) -> None:
 
 async def test_the_process_ends_with_a_read_that_is_given_up(path, monkeypatch) -> None:
     started = []
-    real = apart.child.start
+    real = child.start
 
     async def start(module: str) -> object:
         found = await real(module)
         started.append(found.process)
         return found
 
-    monkeypatch.setattr(apart.child, "start", start)
+    monkeypatch.setattr(child, "start", start)
     reading = asyncio.create_task(load_apart(path, NO_EXTRAS))
     while not started:
         await asyncio.sleep(0.01)
