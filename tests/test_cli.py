@@ -276,6 +276,13 @@ def test_healthcheck_gives_up_on_silence(capsys) -> None:
     assert time.monotonic() - begun < 5
 
 
+def said_by(code: str) -> str:
+    """By a new interpreter."""
+    root = Path(cli.__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, env={})
+    return done.stdout
+
+
 def test_healthcheck_imports_nothing_heavy() -> None:
     code = (
         "import sys; from outpost import cli;"
@@ -283,9 +290,7 @@ def test_healthcheck_imports_nothing_heavy() -> None:
         "heavy = {'asyncio', 'aiohttp', 'uvloop', 'yaml', 'cryptography', 'http.client', 'tomllib'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    root = Path(cli.__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, env={})
-    assert done.stdout == "[]\n"
+    assert said_by(code) == "[]\n"
 
 
 def test_a_start_loads_nothing_that_only_some_need() -> None:
@@ -295,9 +300,7 @@ def test_a_start_loads_nothing_that_only_some_need() -> None:
         "later = {'cryptography.x509', 'prometheus_client', 'outpost.workers.team', 'yaml'};"
         "print(sorted(later & set(sys.modules)))"
     )
-    root = Path(cli.__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, env={})
-    assert done.stdout == "[]\n"
+    assert said_by(code) == "[]\n"
 
 
 @pytest.mark.parametrize("name", ["cryptography.x509", "outpost.observe.exposition"])

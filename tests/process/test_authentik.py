@@ -1,9 +1,11 @@
 """The real process against a server made for tests."""
 
 import asyncio
+import contextlib
 import functools
 import socket
 import sys
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from pyrad.packet import AccessAccept, AccessChallenge, AccessReject
@@ -15,7 +17,7 @@ from tests.backends.authentik.appliance import small
 from tests.process.radius_client import answer_code
 from tests.process.running import LISTENERS, Appliance, environment
 from tests.radius import testbed
-from tests.stub_authentik.server import LDAP_TOKEN, RADIUS_TOKEN
+from tests.stub_authentik.server import LDAP_TOKEN, RADIUS_TOKEN, Stub
 
 COMMAND = [sys.executable, "-m", "outpost", "run"]
 for _name in LISTENERS:
@@ -40,6 +42,21 @@ async def until_ready(running: Appliance) -> None:
             return
         await asyncio.sleep(0.05)
     raise AssertionError(running.said)
+
+
+@contextlib.asynccontextmanager
+async def hearing(stub: Stub, command: Sequence[str], env: dict[str, str]) -> AsyncIterator[Appliance]:
+    """A process that is ready, with both event channels open; it ends well."""
+    running = Appliance(command, env)
+    try:
+        await asyncio.to_thread(running.wait_until_listening)
+        await until_ready(running)
+        await stub.until(lambda: len(stub.hellos) >= 2)
+        yield running
+        assert await asyncio.to_thread(running.stop) == 0
+        assert "Traceback" not in running.said
+    finally:
+        running.end()
 
 
 async def test_logins_are_decided_by_the_server() -> None:

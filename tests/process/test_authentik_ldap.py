@@ -131,6 +131,24 @@ def people(release: Release = NEW, **fields: Any) -> Stub:
     return stub
 
 
+async def withdraw(stub: Stub, running: Appliance, what: str) -> None:
+    """Take from alice what she logs in with, or may log in by."""
+    alice, engineering = stub.user_named("alice"), stub.group_named("engineering")
+    assert engineering
+    match what:
+        case "password":
+            stub.set_password(alice, "pw-new")
+            assert await bind(running, "alice", "pw-new") == OK
+        case "disabled":
+            stub.deactivate(alice)
+        case "group":
+            stub.leave(alice, engineering)
+        case "app password":
+            alice.app_passwords.clear()
+        case _:
+            raise AssertionError(what)
+
+
 async def eventually(condition: Callable[[], Any], seconds: float) -> None:
     async with asyncio.timeout(seconds):
         while not await condition():
@@ -306,9 +324,7 @@ async def test_an_old_password_is_refused_within_two_seconds_and_its_connections
     release: Release, what: str
 ) -> None:
     async with people(release) as stub, outpost(stub) as running:
-        alice, engineering = stub.user_named("alice"), stub.group_named("engineering")
-        assert engineering
-        alice.app_passwords.add("for-mail")
+        stub.user_named("alice").app_passwords.add("for-mail")
         secret = "for-mail" if what == "app password" else "pw-alice"
         async with client(running) as held:
             assert await held.bind("alice", secret) == OK
@@ -316,16 +332,7 @@ async def test_an_old_password_is_refused_within_two_seconds_and_its_connections
             assert stub.logins == 1
             if what == "app password":  # what is revoked before it was seen for the first time dies with its age
                 await stub.until(lambda: stub.counts["/api/v3/core/tokens/"] > 0)
-            match what:
-                case "password":
-                    stub.set_password(alice, "pw-new")
-                    assert await bind(running, "alice", "pw-new") == OK
-                case "disabled":
-                    stub.deactivate(alice)
-                case "group":
-                    stub.leave(alice, engineering)
-                case "app password":
-                    alice.app_passwords.clear()
+            await withdraw(stub, running, what)
             expected = INSUFFICIENT if what == "group" else INVALID
 
             async def is_refused() -> bool:
@@ -350,25 +357,14 @@ async def test_with_the_channel_cut_an_old_password_is_refused_within_its_bound(
     """With nothing else to see it by."""
     bound = ("--set", "cache.max_age_disconnected=2s", "--set", "authentik.watch_interval=0")
     async with people() as stub, outpost(stub, *bound) as running:
-        alice, engineering = stub.user_named("alice"), stub.group_named("engineering")
-        assert engineering
-        alice.app_passwords.add("for-mail")
+        stub.user_named("alice").app_passwords.add("for-mail")
         secret = "for-mail" if what == "app password" else "pw-alice"
         await stub.until(lambda: len(stub.hellos) >= 2)
         stub.refuses_channel = True
         await stub.cut_channels()
         await asyncio.to_thread(running.event, "revocations do not arrive")
         assert await bind(running, "alice", secret) == OK
-        match what:
-            case "password":
-                stub.set_password(alice, "pw-new")
-                assert await bind(running, "alice", "pw-new") == OK
-            case "disabled":
-                stub.deactivate(alice)
-            case "group":
-                stub.leave(alice, engineering)
-            case "app password":
-                alice.app_passwords.clear()
+        await withdraw(stub, running, what)
 
         async def is_refused() -> bool:
             return await bind(running, "alice", secret) == (INSUFFICIENT if what == "group" else INVALID)

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.process.running import Appliance, user_dn
-from tests.process.test_authentik import COMMAND, login, server, until_ready
+from tests.process.test_authentik import COMMAND, hearing, login, server
 from tests.process.test_authentik_ldap import OK, UNAVAILABLE, bind, client, eventually, people
 from tests.stub_authentik.network import swallow
 from tests.stub_authentik.server import Stub
@@ -41,20 +41,10 @@ def point(hosts: Path, address: str) -> None:
     hosts.write_text(f"127.0.0.1 localhost\n{address} {NAME}\n")
 
 
-@contextlib.asynccontextmanager
-async def outpost(stub: Stub, hosts: Path) -> AsyncIterator[Appliance]:
+def outpost(stub: Stub, hosts: Path) -> contextlib.AbstractAsyncContextManager[Appliance]:
     """Started while the name leads to the old place, and ready."""
     command = [*NAMESPACE, "sh", "-c", BELIEVE, str(hosts), *COMMAND, "--set", "log.level=info"]
-    running = Appliance(command, server(f"http://{NAME}:{stub.port}"))
-    try:
-        await asyncio.to_thread(running.wait_until_listening)
-        await until_ready(running)
-        await stub.until(lambda: len(stub.hellos) >= 2)
-        yield running
-        assert await asyncio.to_thread(running.stop) == 0
-        assert "Traceback" not in running.said
-    finally:
-        running.end()
+    return hearing(stub, command, server(f"http://{NAME}:{stub.port}"))
 
 
 @contextlib.contextmanager

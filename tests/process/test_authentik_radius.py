@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from pyrad.client import Timeout
@@ -16,7 +16,7 @@ from tests import oracle_radius as oracle
 from tests.backends.authentik.appliance import small
 from tests.process.radius_client import answer_code
 from tests.process.running import Appliance
-from tests.process.test_authentik import COMMAND, SECRET, ask, request, server, until_ready
+from tests.process.test_authentik import COMMAND, SECRET, ask, hearing, request, server
 from tests.process.test_authentik_ldap import eventually
 from tests.stub_authentik.model import NEW, OLD, Release
 from tests.stub_authentik.server import NO_ATTRIBUTES, Stub
@@ -24,18 +24,8 @@ from tests.stub_authentik.server import NO_ATTRIBUTES, Stub
 RELEASES = [pytest.param(release, id=release.version) for release in (OLD, NEW)]
 
 
-@contextlib.asynccontextmanager
-async def outpost(stub: Stub) -> AsyncIterator[Appliance]:
-    running = Appliance(COMMAND, server(stub.url))
-    try:
-        await asyncio.to_thread(running.wait_until_listening)
-        await until_ready(running)
-        await stub.until(lambda: len(stub.hellos) >= 2)
-        yield running
-        assert await asyncio.to_thread(running.stop) == 0
-        assert "Traceback" not in running.said
-    finally:
-        running.end()
+def outpost(stub: Stub) -> contextlib.AbstractAsyncContextManager[Appliance]:
+    return hearing(stub, COMMAND, server(stub.url))
 
 
 @contextlib.contextmanager
